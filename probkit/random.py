@@ -1,0 +1,61 @@
+"""Seeds and generators: every random number in probkit comes from an explicit generator."""
+
+from __future__ import annotations
+
+import torch
+
+from probkit.errors import ConfigurationError, DtypeError, message
+
+__all__ = ["Seed", "as_generator", "spawn_seeds"]
+
+Seed = int | torch.Generator | None
+
+
+def as_generator(seed: Seed, device: torch.device | str = "cpu") -> torch.Generator:
+    """Return a generator for ``seed``; a generator is passed through, so that its state advances.
+
+    Args:
+        seed: a non-negative integer, a ``torch.Generator``, or None for fresh entropy.
+        device: where the generator lives; ignored when a generator is given.
+
+    Raises:
+        ConfigurationError: a negative seed.
+        DtypeError: anything that is neither an integer, a generator nor None.
+
+    Example:
+        >>> a, b = as_generator(3), as_generator(3)
+        >>> bool(torch.rand(1, generator=a) == torch.rand(1, generator=b))
+        True
+    """
+    if isinstance(seed, torch.Generator):
+        return seed
+    generator = torch.Generator(device=device)
+    if seed is None:
+        generator.seed()
+        return generator
+    if isinstance(seed, bool) or not isinstance(seed, int):
+        raise DtypeError(
+            message(
+                "A seed must be an integer",
+                where="seed",
+                got=f"{type(seed).__name__} {seed!r}",
+                expected="int, torch.Generator or None",
+            )
+        )
+    if seed < 0:
+        raise ConfigurationError(
+            message("A seed must not be negative", where="seed", got=seed, expected=">= 0")
+        )
+    generator.manual_seed(seed)
+    return generator
+
+
+def spawn_seeds(generator: torch.Generator, count: int) -> list[int]:
+    """Draw ``count`` independent integer seeds for parts of a computation.
+
+    Example:
+        >>> len(set(spawn_seeds(as_generator(0), 3)))
+        3
+    """
+    draws = torch.randint(0, 2**62, (count,), generator=generator, device=generator.device)
+    return [int(value) for value in draws.cpu()]
