@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from itertools import pairwise
 from typing import Protocol
 
 from probkit.infer.status import Status
@@ -55,10 +56,7 @@ class RelativeChange:
         if len(values) <= self.patience:
             return None
         recent = values[-self.patience - 1 :]
-        small = all(
-            abs(b - a) <= self.tolerance * max(abs(b), 1e-12)
-            for a, b in zip(recent, recent[1:], strict=False)
-        )
+        small = all(abs(b - a) <= self.tolerance * max(abs(b), 1e-12) for a, b in pairwise(recent))
         return Status.CONVERGED if small else None
 
 

@@ -21,9 +21,9 @@ from torch import Tensor
 from probkit.errors import NumericalError
 from probkit.kernels import MarkovKernel
 from probkit.linalg.cyclic_reduction import log_normalizer
-from probkit.statespace.stacking import block_diagonal, stack_components, stack_outputs
 from probkit.statespace.information import prior_precision
 from probkit.statespace.smoother import smooth
+from probkit.statespace.stacking import block_diagonal, stack_components, stack_outputs
 from probkit.statespace.types import Posterior, Sites, Transitions
 
 __all__ = ["ModeMoments", "ModePrior"]
