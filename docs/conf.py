@@ -1,9 +1,12 @@
 """Sphinx configuration. The build needs no network: intersphinx is off."""
 
 import os
+import re
 import shutil
 from importlib.metadata import version as installed_version
 from pathlib import Path
+
+from sphinx.application import Sphinx
 
 here = Path(__file__).parent
 smoke = os.environ.get("SMOKE") == "1"
@@ -55,3 +58,17 @@ nb_execution_raise_on_error = True
 nb_execution_show_tb = True
 nb_execution_timeout = 300 if smoke else 1800
 nb_merge_streams = True
+
+
+def escape_batch_shapes(
+    app: Sphinx, what: str, name: str, obj: object, options: object, lines: list[str]
+) -> None:
+    """Let docstrings say (*batch, T): reStructuredText would read the star as emphasis."""
+    for i, line in enumerate(lines):
+        pieces = line.split("`")
+        pieces[::2] = [re.sub(r"(?<=[\s(\[])\*(?=\w+[,)\]])", r"\\*", p) for p in pieces[::2]]
+        lines[i] = "`".join(pieces)
+
+
+def setup(app: Sphinx) -> None:
+    app.connect("autodoc-process-docstring", escape_batch_shapes, priority=900)
