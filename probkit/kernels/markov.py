@@ -19,7 +19,7 @@ from probkit.errors import ConfigurationError, ShapeError, message
 from probkit.statespace.discretization import discretize, steps_between, with_initial
 from probkit.statespace.types import LTISDE, Transitions
 
-__all__ = ["MarkovKernel"]
+__all__ = ["MarkovKernel", "same_input"]
 
 
 class MarkovKernel(Kernel):
@@ -181,14 +181,14 @@ class MarkovKernel(Kernel):
     def __add__(self, other: Any) -> Kernel:
         from probkit.kernels.composition import MarkovSumKernel
 
-        if isinstance(other, MarkovKernel):
+        if isinstance(other, MarkovKernel) and same_input(self, other):
             return MarkovSumKernel(*_terms(self, MarkovSumKernel), *_terms(other, MarkovSumKernel))
         return super().__add__(other)
 
     def __mul__(self, other: Any) -> Kernel:
         from probkit.kernels.composition import MarkovProductKernel, MarkovScaleKernel
 
-        if isinstance(other, MarkovKernel):
+        if isinstance(other, MarkovKernel) and same_input(self, other):
             return MarkovProductKernel(
                 *_terms(self, MarkovProductKernel), *_terms(other, MarkovProductKernel)
             )
@@ -210,6 +210,9 @@ class MarkovKernel(Kernel):
         new = deepcopy(self)
         for parameter in new.parameters(recurse=False):
             parameter.data = map_value(parameter.data, parameter.dim() - num_batch)
+        for name, buffer in list(new.named_buffers(recurse=False)):
+            if name != "active_dims":
+                setattr(new, name, map_value(buffer, buffer.dim() - num_batch))
         for name, child in list(new.named_children()):
             if isinstance(child, MarkovKernel):
                 setattr(new, name, map_kernel(child))
@@ -218,12 +221,31 @@ class MarkovKernel(Kernel):
         new.batch_shape = batch_shape
         return new
 
+    def _set_lengthscale(self, value: float | Tensor) -> None:
+        # upstream rounds a Python number to float32 on the way
+        if self.has_lengthscale:
+            raw = self.raw_lengthscale
+            value = torch.as_tensor(value, dtype=raw.dtype, device=raw.device)
+        super()._set_lengthscale(value)
+
     def _as_times(self, times: Tensor) -> Tensor:
         return times.to(self.dtype) if times.dtype != self.dtype else times
 
 
+def same_input(left: MarkovKernel, right: MarkovKernel) -> bool:
+    """Whether two kernels see the same input column.
+
+    Example:
+        >>> from probkit.kernels import MaternKernel
+        >>> same_input(MaternKernel(0.5), MaternKernel(0.5, active_dims=(1,)))
+        False
+    """
+    first, second = left.active_dims, right.active_dims
+    if first is None or second is None:
+        return first is second
+    return bool(torch.equal(first.cpu(), second.cpu()))
+
+
 def _terms(kernel: MarkovKernel, kind: type) -> list[MarkovKernel]:
     """Operands of a sum or product that can be merged into a longer one."""
-    if type(kernel) is kind and kernel.active_dims is None:
-        return list(kernel.kernels)
-    return [kernel]
+    return list(kernel.kernels) if type(kernel) is kind else [kernel]

@@ -56,7 +56,8 @@ def discretize(sde: LTISDE, steps: Float[Tensor, "*batch T"]) -> Transitions:
     Example:
         >>> one = torch.ones(1, 1, dtype=torch.float64)
         >>> wiener = LTISDE(F=0 * one, L=one, Qc=one, H=one, P_inf=0 * one)
-        >>> discretize(wiener, torch.tensor([0.5, 2.0])).Q.flatten().tolist()
+        >>> Q = discretize(wiener, torch.tensor([0.5, 2.0])).Q
+        >>> [round(value, 9) for value in Q.flatten().tolist()]
         [0.5, 2.0]
     """
     steps = steps.to(sde.F.dtype)
@@ -70,6 +71,8 @@ def discretize(sde: LTISDE, steps: Float[Tensor, "*batch T"]) -> Transitions:
             )
         )
     drift, diffusion = sde.F.unsqueeze(-3), (sde.L @ _root(sde.Qc)).unsqueeze(-3)
+    batch = torch.broadcast_shapes(drift.shape[:-3], diffusion.shape[:-3], steps.shape[:-1])
+    steps = steps.expand(*batch, steps.shape[-1])
     size = (torch.linalg.matrix_norm(drift, ord=1) * steps).detach()
     num_doublings = torch.ceil(torch.log2(size.clamp(min=0.5) * 2))
     base = steps * torch.exp2(-num_doublings)

@@ -98,7 +98,7 @@ def matern_step(nu: float, scaled_steps: Float[Tensor, "*batch"]) -> Float[Tenso
     Example:
         >>> matern_step(1.5, torch.tensor(0.0))
         tensor([[1., 0.],
-                [-0., 1.]])
+                [0., 1.]])
     """
     n = num_matern_states(nu)
     x = scaled_steps.clamp(max=_LARGEST_ARGUMENT)
@@ -113,8 +113,8 @@ def matern_noise(nu: float, scaled_steps: Float[Tensor, "*batch"]) -> Float[Tens
     """Process noise ``Q`` for ``scaled_steps = sqrt(2 nu) d / lengthscale >= 0``.
 
     Example:
-        >>> matern_noise(0.5, torch.tensor(1e-12, dtype=torch.float64)).item()
-        2e-12
+        >>> f"{matern_noise(0.5, torch.tensor(1e-12, dtype=torch.float64)).item():.10e}"
+        '2.0000000000e-12'
     """
     n = num_matern_states(nu)
     gammas = integer_gammainc(2 * scaled_steps, 2 * n - 1)
