@@ -15,7 +15,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-__all__ = ["LARGEST_SMALL", "SmallCholesky", "cholesky", "from_trailing", "matmul", "to_trailing"]
+__all__ = ["LARGEST_SMALL", "SmallCholesky", "cholesky", "from_trailing", "matmul", "semidefinite_root", "to_trailing"]
 
 LARGEST_SMALL = 8
 
@@ -123,3 +123,24 @@ def as_leading(x: Tensor) -> Tensor:
 def from_leading(x: Tensor) -> Tensor:
     """The inverse view of :func:`as_leading`, contiguous."""
     return to_trailing(x)
+
+
+def semidefinite_root(a: Float[Tensor, "n n *batch"]) -> Float[Tensor, "n n *batch"]:
+    """Lower triangular ``L`` with ``L L' = a`` for positive semidefinite ``a``.
+
+    A pivot lost in the rounding error of its own diagonal entry is a zero of the matrix, and its
+    column is zero. The caller checks for negative matrices.
+    """
+    n = a.shape[0]
+    tolerance = 4 * n * torch.finfo(a.dtype).eps
+    rest = a
+    columns = []
+    for j in range(n):
+        pivot = rest[j, j]
+        kept = pivot > tolerance * a[j, j]
+        scale = torch.where(kept, torch.where(kept, pivot, 1.0).rsqrt(), 0.0)
+        column = torch.cat([torch.zeros_like(rest[:j, j]), rest[j:, j] * scale])
+        columns.append(column)
+        if j + 1 < n:
+            rest = rest - column.unsqueeze(1) * column.unsqueeze(0)
+    return torch.stack(columns, 1)
