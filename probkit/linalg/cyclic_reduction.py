@@ -97,12 +97,19 @@ class CyclicReduction(NamedTuple):
     def sample(self, noise: Tensor) -> Tensor:
         """Turn standard normal ``noise`` (shaped like a right-hand side) into ``N(0, J^-1)``."""
         columns, is_vector = self._columns(noise)
-        parts = []
-        for level in self.levels:
-            num_odd = level.length // 2
-            parts.append(columns[..., :num_odd])
-            columns = columns[..., num_odd:]
-        return self._restore(self._back_substitute(parts, columns), is_vector)
+        return self._restore(self._back_substitute(*self._deal(columns)), is_vector)
+
+    def root_matmul(self, noise: Tensor) -> Tensor:
+        """Turn standard normal ``noise`` into ``N(0, J)``: a root of ``J`` times ``noise``."""
+        columns, is_vector = self._columns(noise)
+        parts, root = self._deal(columns)
+        x = self.root.multiply(root)
+        for level, odd in zip(reversed(self.levels), reversed(parts), strict=True):
+            left = matmul(level.left.transpose(0, 1), odd)
+            right = matmul(level.right.transpose(0, 1), odd)
+            even = _subtract_neighbours(x, -left, -right)
+            x = _interleave(even, level.factor.multiply(odd))
+        return self._restore(x, is_vector)
 
     def _columns(self, rhs: Tensor) -> tuple[Tensor, bool]:
         is_vector = rhs.shape == self.shape[:-1]
@@ -116,6 +123,15 @@ class CyclicReduction(NamedTuple):
                 )
             )
         return to_trailing(rhs.unsqueeze(-1) if is_vector else rhs), is_vector
+
+    def _deal(self, columns: Tensor) -> tuple[list[Tensor], Tensor]:
+        """Share independent columns out to the odd nodes of each level and to the root."""
+        parts = []
+        for level in self.levels:
+            num_odd = level.length // 2
+            parts.append(columns[..., :num_odd])
+            columns = columns[..., num_odd:]
+        return parts, columns
 
     @staticmethod
     def _restore(columns: Tensor, is_vector: bool) -> Tensor:

@@ -74,6 +74,19 @@ class SmallCholesky(NamedTuple):
             solved.append(row * self.inverse_pivots[i])
         return torch.stack(solved)
 
+    def multiply(self, b: Float[Tensor, "n k *batch"]) -> Float[Tensor, "n k *batch"]:
+        """``L b``."""
+        if self.dense is not None:
+            return from_leading(self.dense @ as_leading(b))
+        rows = b.unbind(0)
+        out = []
+        for row in self.entries:
+            total = row[0] * rows[0]
+            for entry, other in zip(row[1:], rows[1:], strict=False):
+                total = torch.addcmul(total, entry, other)
+            out.append(total)
+        return torch.stack(out)
+
     def solve_upper(self, b: Float[Tensor, "n k *batch"]) -> Float[Tensor, "n k *batch"]:
         """``L^-T b``."""
         if self.dense is not None:

@@ -2,7 +2,7 @@
 
 The information form works with ``Q_i^-1``: its rounding errors are about the machine epsilon times
 the scaled condition of the prior precision, ``max_i diag(J_ii) diag(P_ii)`` with ``P_ii`` the
-prior variances. Up to the square root of what double precision allows, ``AMPLIFICATION``, that is
+prior variances. Up to ``AMPLIFICATION`` that is (in double precision)
 below 1e-10; beyond, as for near-duplicate points, the covariance form is taken.
 """
 
@@ -26,7 +26,7 @@ __all__ = ["AMPLIFICATION", "Choice", "Method", "choose_method", "log_normalizer
 
 Method = Literal["auto", "information", "parallel", "sequential"]
 
-AMPLIFICATION = 1e5
+AMPLIFICATION = 1e6
 
 
 class Choice(NamedTuple):

@@ -64,6 +64,8 @@ def test_sample_is_a_root_of_the_inverse(length):
     root = factor.sample(unit).reshape(length * n, length * n)
     torch.testing.assert_close(root @ root.T, torch.linalg.inv(dense(diagonal, lower)))
     torch.testing.assert_close(factor.sample(unit[..., 1]), factor.sample(unit)[..., 1])
+    root = factor.root_matmul(unit).reshape(length * n, length * n)
+    torch.testing.assert_close(root @ root.T, dense(diagonal, lower))
 
 
 @pytest.mark.parametrize("length", [1, 4, 5])
