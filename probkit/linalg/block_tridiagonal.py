@@ -139,6 +139,10 @@ class BlockTridiagonalLinearOperator(LinearOperator):  # type: ignore[misc]
     def _transpose_nonbatch(self) -> BlockTridiagonalLinearOperator:
         return self.__class__(self.diagonal_blocks.mT, self.lower_blocks)
 
+    def _expand_batch(self, batch_shape: torch.Size) -> BlockTridiagonalLinearOperator:
+        parts = (self.diagonal_blocks, self.lower_blocks)
+        return self.__class__(*(x.expand(*batch_shape, *x.shape[-3:]) for x in parts))
+
     def _diagonal(self) -> Float[Tensor, "*batch N"]:
         return self.diagonal_blocks.diagonal(dim1=-2, dim2=-1).flatten(-2)
 
@@ -151,7 +155,7 @@ class BlockTridiagonalLinearOperator(LinearOperator):  # type: ignore[misc]
         if num_tridiag:
             return super()._solve(rhs, preconditioner, num_tridiag=num_tridiag)  # type: ignore[no-any-return]
         batch = torch.broadcast_shapes(self.batch_shape, rhs.shape[:-2])
-        whole = self.expand(*batch, *self.matrix_shape)
+        whole = self._expand_batch(batch)
         length, n = self.diagonal_blocks.shape[-3], self.diagonal_blocks.shape[-1]
         blocks = rhs.expand(*batch, *rhs.shape[-2:]).unflatten(-2, (length, n))
         return whole.factorize().solve(blocks).flatten(-3, -2)

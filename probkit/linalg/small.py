@@ -15,7 +15,15 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-__all__ = ["LARGEST_SMALL", "SmallCholesky", "cholesky", "from_trailing", "matmul", "semidefinite_root", "to_trailing"]
+__all__ = [
+    "LARGEST_SMALL",
+    "SmallCholesky",
+    "cholesky",
+    "from_trailing",
+    "matmul",
+    "semidefinite_root",
+    "to_trailing",
+]
 
 LARGEST_SMALL = 8
 

@@ -122,8 +122,9 @@ def _forward(transitions: Transitions, H: Tensor, sites: Sites) -> list[_Step]:
         R = torch.linalg.qr(torch.cat([top, bottom], -2), mode="r").R
         S_f = R[..., r:, r:].mT
         half_logdet = torch.log(torch.diagonal(R, dim1=-2, dim2=-1)[..., :r].abs()).sum(-1)
-        at_point = Sites(sites.precision[..., i : i + 1, :, :], sites.linear[..., i : i + 1, :],
-                         sites.log_scale)
+        at_point = Sites(
+            sites.precision[..., i : i + 1, :, :], sites.linear[..., i : i + 1, :], sites.log_scale
+        )
         _, v = _linear_terms(H, at_point, m.unsqueeze(-2))
         mean = m + _apply(S_f, _apply(S_f.mT, v.squeeze(-2)))
         steps.append(_Step(m, S, mean, S_f, half_logdet))

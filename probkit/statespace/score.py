@@ -26,7 +26,15 @@ from probkit.errors import ConfigurationError, message
 from probkit.linalg.cyclic_reduction import refuse_second_derivative
 from probkit.statespace.types import Posterior, Sites, Transitions
 
-__all__ = ["Adjoint", "Engine", "Filtered", "Smoothed", "log_normalizer_with", "smooth_with", "smoothed_from_adjoint"]
+__all__ = [
+    "Adjoint",
+    "Engine",
+    "Filtered",
+    "Smoothed",
+    "log_normalizer_with",
+    "smooth_with",
+    "smoothed_from_adjoint",
+]
 
 
 class Filtered(NamedTuple):

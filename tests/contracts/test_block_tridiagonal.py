@@ -12,6 +12,9 @@ from probkit.errors import ShapeError
 from probkit.linalg.block_tridiagonal import BlockTridiagonalLinearOperator
 from probkit.random import as_generator
 
+# Torch announces an unset debug switch when upstream's indexing first builds a sparse matrix.
+pytestmark = pytest.mark.filterwarnings("ignore:Sparse invariant checks:UserWarning")
+
 
 def blocks(batch, length=4, n=2, dtype=torch.float32):
     generator = as_generator(0)
