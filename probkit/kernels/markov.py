@@ -5,7 +5,7 @@ from __future__ import annotations
 from abc import abstractmethod
 from collections.abc import Callable
 from copy import deepcopy
-from typing import Any
+from typing import Any, cast
 
 import torch
 from gpytorch.constraints import Interval
@@ -217,7 +217,11 @@ class MarkovKernel(Kernel):
             if isinstance(child, MarkovKernel):
                 setattr(new, name, map_kernel(child))
             elif isinstance(child, ModuleList):
-                setattr(new, name, ModuleList(map_kernel(kernel) for kernel in child))
+                setattr(
+                    new,
+                    name,
+                    ModuleList(map_kernel(cast(MarkovKernel, kernel)) for kernel in child),
+                )
         new.batch_shape = batch_shape
         return new
 

@@ -14,7 +14,7 @@ positive, nothing overflows.
 from __future__ import annotations
 
 import math
-from typing import Any
+from typing import Any, cast
 
 import torch
 from gpytorch.constraints import Interval, Positive
@@ -228,12 +228,12 @@ class QuasiPeriodicKernel(MarkovProductKernel):
     @property
     def periodic(self) -> PeriodicKernel:
         """The periodic factor."""
-        return self.kernels[0]
+        return cast(PeriodicKernel, self.kernels[0])
 
     @property
     def decay(self) -> MaternKernel:
         """The Matérn factor, by which the pattern changes."""
-        return self.kernels[1]
+        return cast(MaternKernel, self.kernels[1])
 
 
 def _noise_free(F: Tensor, H: Tensor, stationary: Tensor) -> LTISDE:
