@@ -12,10 +12,10 @@ here = Path(__file__).parent
 smoke = os.environ.get("SMOKE") == "1"
 
 # Tutorials live at the top of the repository, where readers look; Sphinx wants them in its tree.
+shutil.rmtree(here / "tutorials", ignore_errors=True)
 shutil.copytree(
     here.parent / "tutorials",
     here / "tutorials",
-    dirs_exist_ok=True,
     ignore=shutil.ignore_patterns("*.ipynb", ".*", "runs"),
 )
 
