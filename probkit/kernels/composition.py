@@ -12,12 +12,13 @@ from functools import reduce
 from operator import mul
 
 import torch
-from gpytorch.constraints import Interval, Positive
+from gpytorch.constraints import Interval
 from gpytorch.priors import Prior
 from jaxtyping import Float
 from torch import Tensor
 
 from probkit.errors import ConfigurationError, message
+from probkit.kernels.constraints import log_positive
 from probkit.kernels.markov import MarkovKernel, same_input
 from probkit.statespace.discretization import kronecker
 from probkit.statespace.types import LTISDE, Transitions
@@ -208,7 +209,7 @@ class MarkovScaleKernel(MarkovKernel):
         self.base_kernel = base_kernel
         raw = torch.zeros(self._batch_shape, dtype=dtype, device=device)
         self.register_parameter("raw_outputscale", torch.nn.Parameter(raw))
-        constraint = Positive() if outputscale_constraint is None else outputscale_constraint
+        constraint = log_positive() if outputscale_constraint is None else outputscale_constraint
         self.register_constraint("raw_outputscale", constraint.to(dtype))
         if outputscale_prior is not None:
             self.register_prior(
