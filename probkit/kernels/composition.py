@@ -10,6 +10,7 @@ from __future__ import annotations
 
 from functools import reduce
 from operator import mul
+from typing import cast
 
 import torch
 from gpytorch.constraints import Interval
@@ -154,7 +155,7 @@ class MarkovProductKernel(_Composition):
         times = self._as_times(times)
         parts = [
             (*kernel.transitions(times), kernel.marginal_covariance(times).roll(1, -3))
-            for kernel in self.kernels
+            for kernel in self.factors
         ]
         A, Q, _ = reduce(_product_step, parts)
         return Transitions(A, Q)
@@ -170,7 +171,7 @@ class MarkovProductKernel(_Composition):
             )
         parts = [
             (*kernel.transitions_over(steps), kernel.marginal_covariance(steps))
-            for kernel in self.kernels
+            for kernel in self.factors
         ]
         A, Q, _ = reduce(_product_step, parts)
         return Transitions(A, Q)
