@@ -54,13 +54,14 @@ class Run:
         *,
         stopping: StoppingRule | None = None,
         start: Checkpoint | None = None,
+        generator: torch.Generator | None = None,
     ) -> LoopOutcome:
-        """Run the loop with this call's seed, checkpoint and callbacks."""
+        """Run the loop with this call's checkpoint and callbacks, and its seed or a generator."""
         return run_loop(
             step,
             initial,
             max_steps=max_steps,
-            generator=as_generator(self.seed),
+            generator=as_generator(self.seed) if generator is None else generator,
             stopping=stopping,
             callbacks=[*self.callbacks, *([Progress(self.engine)] if self.progress else [])],
             checkpointer=self._checkpointer(),

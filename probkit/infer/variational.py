@@ -18,12 +18,19 @@ import pyro
 import torch
 from pyro import poutine
 from pyro.infer import autoguide
+from pyro.poutine.util import site_is_subsample
 from torch import Tensor
 
 from probkit.errors import ConfigurationError, message
 from probkit.infer.pyro_data import ModelArguments
 
-__all__ = ["guide_draws", "importance_diagnostics", "make_guide"]
+__all__ = [
+    "final_guide",
+    "guide_draws",
+    "importance_diagnostics",
+    "make_guide",
+    "point_estimate_warning",
+]
 
 _K_HAT_LIMIT = 0.7
 
@@ -54,6 +61,22 @@ def make_guide(guide: Any, model: Callable[..., Any]) -> Callable[..., Any]:
             )
         )
     return guide  # type: ignore[no-any-return]
+
+
+def final_guide(guide: Any, arguments: ModelArguments) -> Any:
+    """The guide to draw from: a fitted Laplace guide becomes a Gaussian at the mode."""
+    if isinstance(guide, autoguide.AutoLaplaceApproximation):
+        args, kwargs = arguments
+        return guide.laplace_approximation(*args, **kwargs)
+    return guide
+
+
+def point_estimate_warning(guide: Any) -> dict[str, Any]:
+    """A warning in the place of k-hat where all draws are the same point."""
+    if not isinstance(guide, autoguide.AutoDelta):
+        return {}
+    text = "AutoDelta gives a point estimate: its draws are all equal and carry no uncertainty."
+    return {"khat": math.nan, "warnings": [text]}
 
 
 @torch.no_grad()
@@ -139,7 +162,7 @@ def _not_weighable(p: Any, q: Any) -> str:
             continue
         if any(f.full_size not in (None, f.size) for f in site["cond_indep_stack"]):
             return "the model subsamples its data"
-        latent = not site["is_observed"] and type(site["fn"]).__name__ != "_Subsample"
+        latent = not site["is_observed"] and not site_is_subsample(site)
         if latent and name not in q.nodes:
             return f"the guide does not draw site {name!r}"
     return ""
@@ -164,5 +187,5 @@ def _latent_values(trace: Any) -> dict[str, Tensor]:
         if site["type"] == "sample"
         and not site["is_observed"]
         and not site["infer"].get("is_auxiliary", False)
-        and type(site["fn"]).__name__ != "_Subsample"
+        and not site_is_subsample(site)
     }
