@@ -13,17 +13,15 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import torch
 
 from probkit.errors import ConfigurationError, message
-from probkit.infer.callbacks import Callback, Progress
-from probkit.infer.checkpoint import Checkpointer
-from probkit.infer.loop import LoopOutcome, run_loop
+from probkit.infer.callbacks import Callback
+from probkit.infer.checkpoint import Checkpoint
+from probkit.infer.engine import Run, model_settings, require_positive
 from probkit.infer.protocols import Sweep
-from probkit.infer.provenance import provenance, settings_digest
 from probkit.infer.result import FitResult
 from probkit.infer.stopping import RelativeChange
-from probkit.random import Seed, as_generator
+from probkit.random import Seed
 
 __all__ = ["CAVI", "CVI"]
 
@@ -48,12 +46,7 @@ class CAVI:
     checkpoint_every: int = 5
 
     def __post_init__(self) -> None:
-        for name in ("max_sweeps", "tolerance", "patience", "checkpoint_every"):
-            value = getattr(self, name)
-            if not value > 0:
-                raise ConfigurationError(
-                    message("A setting must be positive", where=name, got=value, expected="> 0")
-                )
+        require_positive(self, "max_sweeps", "tolerance", "patience", "checkpoint_every")
 
     def fit(
         self,
@@ -73,74 +66,52 @@ class CAVI:
             model: anything with ``initialize``, ``sweep`` and ``posterior``.
             seed: of the starting values.
             data: digest of the data, for provenance and the checkpoint.
+            reason: why this engine was chosen, for provenance.
             checkpoint: directory for the checkpoint; None for none.
             resume: go on from that checkpoint if it exists.
+            callbacks: called after every sweep.
+            progress: show a progress bar.
         """
-        settings = {**asdict(self), "model": getattr(model, "settings", dict)()}
-        # a longer limit is a legitimate reason to resume, so it is no part of the identity
-        identity = {k: v for k, v in settings.items() if k not in ("max_sweeps", "tolerance")}
-        number = seed if isinstance(seed, int) else None
-        checkpointer = None
-        if checkpoint is not None:
-            digest = settings_digest({**identity, "seed": number}, data)
-            checkpointer = Checkpointer(Path(checkpoint), digest, self.checkpoint_every)
-        outcome = run_loop(
+        run = Run(
+            engine=type(self).__name__,
+            settings={**asdict(self), "model": model_settings(model)},
+            limits=("max_sweeps", "tolerance", "patience", "checkpoint_every"),
+            seed=seed,
+            data=data,
+            reason=reason,
+            checkpoint=checkpoint,
+            resume=resume,
+            callbacks=callbacks,
+            progress=progress,
+            every=self.checkpoint_every,
+        )
+        return self._run(model, run, None)
+
+    def _run(self, model: Sweep, run: Run, start: Checkpoint | None) -> FitResult:
+        outcome = run.loop(
             model.sweep,
             model.initialize,
-            max_steps=self.max_sweeps,
-            generator=as_generator(seed),
+            self.max_sweeps,
             stopping=RelativeChange(self.tolerance, self.patience),
-            callbacks=[*callbacks, *([Progress(type(self).__name__)] if progress else [])],
-            checkpointer=checkpointer,
-            resume=resume,
+            start=start,
         )
-        record = provenance(
-            engine=type(self).__name__,
-            reason=reason,
-            settings=settings,
-            seed=number,
-            dtype=_floating(outcome),
-            device=_device(outcome),
-            data=data,
-        )
-        return self._result(model, outcome, record)
 
-    def _result(self, model: Sweep, outcome: LoopOutcome, record: dict[str, Any]) -> FitResult:
         def resume_with(**changes: Any) -> FitResult:
             engine = replace(self, **changes)
-            return engine._go_on(model, outcome, record)
+            settings = {**run.settings, **asdict(engine)}
+            return engine._run(model, replace(run, settings=settings), outcome.checkpoint)
 
-        diagnostics = {"num_sweeps": outcome.num_steps, **_model_diagnostics(model, outcome)}
-        history = {name: np.asarray(column) for name, column in outcome.history.items()}
+        own = getattr(model, "diagnostics", None)
         return FitResult(
             outcome.status,
             model.posterior(outcome.state),
-            history,
-            diagnostics,
-            record,
+            {name: np.asarray(column) for name, column in outcome.history.items()},
+            {"num_sweeps": outcome.num_steps, **({} if own is None else own(outcome.state))},
+            run.record(outcome.state),
             outcome.detail,
             resume_with,
+            outcome.state,
         )
-
-    def _go_on(self, model: Sweep, outcome: LoopOutcome, record: dict[str, Any]) -> FitResult:
-        further = run_loop(
-            model.sweep,
-            lambda generator: outcome.state,
-            max_steps=max(self.max_sweeps - outcome.num_steps, 0),
-            generator=as_generator(record["seed"]),
-            stopping=RelativeChange(self.tolerance, self.patience),
-        )
-        history = {
-            name: outcome.history.get(name, []) + further.history[name] for name in further.history
-        }
-        joined = LoopOutcome(
-            further.state,
-            further.status,
-            history,
-            outcome.num_steps + further.num_steps,
-            further.detail,
-        )
-        return self._result(model, joined, record)
 
 
 @dataclass(frozen=True)
@@ -161,17 +132,3 @@ class CVI(CAVI):
                     "Damping is a step size", where="damping", got=self.damping, expected="<= 1"
                 )
             )
-
-
-def _model_diagnostics(model: Sweep, outcome: LoopOutcome) -> dict[str, Any]:
-    own = getattr(model, "diagnostics", None)
-    return {} if own is None else dict(own(outcome.state))
-
-
-def _floating(outcome: LoopOutcome) -> torch.dtype:
-    kinds = [v.dtype for v in outcome.state.values() if v.is_floating_point()]
-    return kinds[0] if kinds else torch.float64
-
-
-def _device(outcome: LoopOutcome) -> torch.device:
-    return next((v.device for v in outcome.state.values()), torch.device("cpu"))

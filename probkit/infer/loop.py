@@ -29,13 +29,22 @@ Step = Callable[[State, torch.Generator], tuple[State, StepInfo]]
 
 @dataclass(frozen=True)
 class LoopOutcome:
-    """Final state, how the loop ended, the history and the number of completed steps."""
+    """Final state, how the loop ended, the history and the number of completed steps.
+
+    ``generator_state`` belongs to ``state``: with it the loop goes on as if never stopped.
+    """
 
     state: State
     status: Status
     history: dict[str, list[float]]
     num_steps: int
+    generator_state: torch.Tensor
     detail: str = ""
+
+    @property
+    def checkpoint(self) -> Checkpoint:
+        """Where to go on from."""
+        return Checkpoint(self.state, self.generator_state, self.num_steps, self.history)
 
 
 def run_loop(
@@ -48,6 +57,7 @@ def run_loop(
     callbacks: Sequence[Callback] = (),
     checkpointer: Checkpointer | None = None,
     resume: bool = False,
+    start: Checkpoint | None = None,
 ) -> LoopOutcome:
     """Iterate ``step`` from ``initial(generator)``, or from a checkpoint if ``resume``.
 
@@ -57,7 +67,8 @@ def run_loop(
         generator: all randomness; its state is part of the checkpoint.
         stopping: rule on the history; the model's ``converged`` flag stops as well.
         checkpointer: where and how often to save.
-        resume: start from the checkpoint if there is one.
+        resume: start from the checkpoint on disk if there is one.
+        start: go on from here instead (the ``checkpoint`` of an earlier outcome).
 
     Example:
         >>> def halve(state, generator):
@@ -68,49 +79,55 @@ def run_loop(
         >>> outcome.status, outcome.num_steps
         (<Status.CONVERGED: 'converged'>, 3)
     """
-    found = checkpointer.read() if checkpointer is not None and resume else None
+    found = start
+    if found is None and checkpointer is not None and resume:
+        found = checkpointer.read()
     if found is None:
-        state, start, history = initial(generator), 0, _empty_history()
+        state, done, history = initial(generator), 0, _empty_history()
     else:
-        state, start, history = found.state, found.step, found.history
+        state, done = found.state, found.step
+        history = {name: list(column) for name, column in found.history.items()}
         generator.set_state(found.generator_state)
     for callback in callbacks:
-        callback.start(max_steps, start)
-    status, detail, done = Status.MAX_STEPS, "", start
-    if found is not None and history["converged"] and history["converged"][-1]:
-        max_steps = start
-        status = Status.CONVERGED
-    before = _elapsed(history)
-    clock = time.process_time()
-    for number in range(start, max_steps):
-        generator_state = generator.get_state()
+        callback.start(max_steps, done)
+    ended = _stop(history, stopping)
+    status, detail = ended or Status.MAX_STEPS, ""
+    before, clock = _elapsed(history), time.process_time()
+    good = generator.get_state()
+    while ended is None and done < max_steps:
         try:
             proposal, info = step(state, generator)
         except KeyboardInterrupt:
-            generator.set_state(generator_state)
             status = Status.INTERRUPTED
             break
-        except NotPositiveDefiniteError as error:
-            status, detail = Status.NOT_PSD, str(error)
+        except (NotPositiveDefiniteError, torch.linalg.LinAlgError) as error:
+            status, detail = Status.NOT_PSD, f"step {done}: {error}"
             break
         if not math.isfinite(info.objective):
-            status, detail = Status.NON_FINITE, f"objective {info.objective} at step {number}"
+            status, detail = Status.NON_FINITE, f"objective {info.objective} at step {done}"
             break
-        state, done = proposal, number + 1
+        state, done, good = proposal, done + 1, generator.get_state()
         _record(history, info, before + time.process_time() - clock)
         for callback in callbacks:
             callback.step(done, state, info)
-        stop = Status.CONVERGED if info.converged else stopping(history) if stopping else None
-        if checkpointer is not None and (done % checkpointer.every == 0 or stop is not None):
-            checkpointer.write(Checkpoint(state, generator.get_state(), done, history))
-        if stop is not None:
-            status = stop
-            break
-    if checkpointer is not None and status in (Status.INTERRUPTED, Status.MAX_STEPS):
-        checkpointer.write(Checkpoint(state, generator.get_state(), done, history))
+        ended = _stop(history, stopping)
+        status = ended or status
+        if checkpointer is not None and done % checkpointer.every == 0:
+            checkpointer.write(Checkpoint(state, good, done, history))
+    if checkpointer is not None:
+        checkpointer.write(Checkpoint(state, good, done, history))
     for callback in callbacks:
         callback.finish(status)
-    return LoopOutcome(state, status, history, done, detail)
+    return LoopOutcome(state, status, history, done, good, detail)
+
+
+def _stop(history: dict[str, list[float]], stopping: StoppingRule | None) -> Status | None:
+    """Whether the history so far ends the fit; a resumed fit that had ended does not go on."""
+    if not history["objective"]:
+        return None
+    if history["converged"][-1]:
+        return Status.CONVERGED
+    return stopping(history) if stopping is not None else None
 
 
 def _empty_history() -> dict[str, list[float]]:

@@ -26,8 +26,8 @@ class StepInfo:
     Args:
         objective: to be maximised (an ELBO, a log posterior).
         converged: the model's own word that its schedule is finished.
-        segment: changes when the objective starts anew (another start, another rank); stopping
-            rules look at one segment only.
+        segment: changes when the objective starts anew (another start, another rank) and never
+            returns to an earlier value; stopping rules look at one segment only.
         metrics: further figures for the history.
         message: a few words for the progress display.
     """
@@ -69,7 +69,11 @@ class Sweep(Protocol):
 
 @runtime_checkable
 class GibbsModel(Protocol):
-    """A model whose blocks have exact conditional draws."""
+    """A model whose blocks have exact conditional draws.
+
+    ``draw`` picks the sites to keep from a state. A model may also offer ``log_joint(state)``, the
+    log density of data and unknowns, which is then recorded as the objective.
+    """
 
     def initialize(self, generator: torch.Generator) -> State: ...
 

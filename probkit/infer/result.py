@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 from probkit.errors import ConfigurationError, message
 from probkit.infer.datatree import build_datatree
 from probkit.infer.persistence import load_parts, save_parts
-from probkit.infer.protocols import PosteriorLike
+from probkit.infer.protocols import PosteriorLike, State
 from probkit.infer.status import Status
 
 __all__ = ["FitResult"]
@@ -32,6 +32,7 @@ class FitResult:
         diagnostics: figures and warnings that tell whether to trust the posterior.
         provenance: versions, seed, dtype, device, settings, data digest, engine and reason.
         detail: the error message or place where a broken fit stopped.
+        state: the flat state of the algorithm (for SVI the parameters, ``param.NAME``); not saved.
     """
 
     status: Status
@@ -41,6 +42,7 @@ class FitResult:
     provenance: dict[str, Any] = field(default_factory=dict)
     detail: str = ""
     resume_with: Callable[..., FitResult] | None = field(default=None, repr=False, compare=False)
+    state: State = field(default_factory=dict, repr=False, compare=False)
 
     def __getstate__(self) -> dict[str, Any]:
         # the closure that resumes a fit holds model and data; a pickled result goes without

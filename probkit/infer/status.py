@@ -18,6 +18,7 @@ class Status(Enum):
     CONVERGED = "converged"
     MAX_STEPS = "max_steps"
     STALLED = "stalled"
+    NOT_MIXED = "not_mixed"
     NON_FINITE = "non_finite"
     NOT_PSD = "not_psd"
     INTERRUPTED = "interrupted"
@@ -39,7 +40,7 @@ class Status(Enum):
 
 
 _TEXTS = {
-    Status.CONVERGED: ("The objective changed by less than the tolerance.", ""),
+    Status.CONVERGED: ("The objective settled, or the chains of a sampler agree.", ""),
     Status.MAX_STEPS: (
         "The allowed number of steps was used up before the objective settled.",
         "allow more steps, or resume the result",
@@ -47,6 +48,10 @@ _TEXTS = {
     Status.STALLED: (
         "The objective has not improved for longer than the patience allows.",
         "try other starting values or a smaller step size; look at the history",
+    ),
+    Status.NOT_MIXED: (
+        "All draws were made, but the chains do not agree (r_hat above 1.05, or unknown).",
+        "draw more samples or warm up longer; look at diagnostics['r_hat'] for the sites concerned",
     ),
     Status.NON_FINITE: (
         "The objective became NaN or infinite; the last finite state was kept.",

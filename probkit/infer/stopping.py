@@ -6,6 +6,7 @@ rule looks at the current segment only.
 
 from __future__ import annotations
 
+from bisect import bisect_left
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from itertools import pairwise
@@ -13,7 +14,7 @@ from typing import Protocol
 
 from probkit.infer.status import Status
 
-__all__ = ["ImprovementPatience", "RelativeChange", "StoppingRule", "current_segment"]
+__all__ = ["ImprovementPatience", "RelativeChange", "StoppingRule", "segment_start"]
 
 History = Mapping[str, Sequence[float]]
 
@@ -24,18 +25,15 @@ class StoppingRule(Protocol):
     def __call__(self, history: History) -> Status | None: ...
 
 
-def current_segment(history: History) -> list[float]:
-    """Objectives since the last change of segment.
+def segment_start(history: History) -> int:
+    """Index of the first step of the current segment; segments never come back.
 
     Example:
-        >>> current_segment({"objective": [1.0, 2.0, 0.5], "segment": [0, 0, 1]})
-        [0.5]
+        >>> segment_start({"objective": [1.0, 2.0, 0.5], "segment": [0, 0, 1]})
+        2
     """
-    objective, segment = history["objective"], history["segment"]
-    start = len(segment)
-    while start > 0 and segment[start - 1] == segment[-1]:
-        start -= 1
-    return list(objective[start:])
+    segment = history["segment"]
+    return bisect_left(segment, True, key=lambda value: value == segment[-1])
 
 
 @dataclass(frozen=True)
@@ -52,8 +50,8 @@ class RelativeChange:
     patience: int = 2
 
     def __call__(self, history: History) -> Status | None:
-        values = current_segment(history)
-        if len(values) <= self.patience:
+        values = history["objective"]
+        if len(values) - segment_start(history) <= self.patience:
             return None
         recent = values[-self.patience - 1 :]
         small = all(abs(b - a) <= self.tolerance * max(abs(b), 1e-12) for a, b in pairwise(recent))
@@ -72,9 +70,11 @@ class ImprovementPatience:
     tolerance: float = 0.0
 
     def __call__(self, history: History) -> Status | None:
-        values = current_segment(history)
-        if len(values) % self.window or len(values) < self.window * (self.patience + 1):
+        first = segment_start(history)
+        length = len(history["objective"]) - first
+        if length % self.window or length < self.window * (self.patience + 1):
             return None
+        values = history["objective"][first:]
         starts = range(0, len(values), self.window)
         means = [sum(values[i : i + self.window]) / self.window for i in starts]
         last = values[-self.window :]

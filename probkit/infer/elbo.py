@@ -1,0 +1,212 @@
+"""The ELBO of a Pyro model and guide as a pure step function: gradient, Adam, best parameters."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from typing import Any
+
+import pyro
+import torch
+from pyro import poutine
+from pyro.poutine.util import site_is_subsample
+from torch import Tensor
+
+from probkit.errors import ConfigurationError, message
+from probkit.infer.protocols import State, StepInfo
+from probkit.infer.pyro_data import ModelArguments, ScaleObserved
+from probkit.infer.seeding import pyro_seed
+
+__all__ = ["ElboProgram"]
+
+_FIRST_DECAY, _SECOND_DECAY, _EPSILON = 0.9, 0.999, 1e-8
+
+
+class ElboProgram:
+    """Steps of stochastic gradient ascent; must be used inside ``param_scope``.
+
+    Args:
+        model, guide: called with the arguments, or with a random subset of their rows.
+        arguments: the data.
+        elbo: one of Pyro's ELBO objects.
+        batch_size: rows of a minibatch; None for all data in every step.
+        window: steps over which the objective is averaged to find the best parameters.
+        learning_rate: by the number of the step.
+
+    The state holds, for every parameter in Pyro's store, ``param.NAME`` (unconstrained),
+    ``first.NAME`` and ``second.NAME`` (Adam's moments) and ``best.NAME``; further the objectives
+    of the current window, the mean of the best one and the number of steps.
+    """
+
+    def __init__(
+        self,
+        model: Callable[..., Any],
+        guide: Callable[..., Any],
+        arguments: ModelArguments,
+        elbo: Any,
+        *,
+        batch_size: int | None,
+        window: int,
+        learning_rate: Callable[[int], float],
+    ) -> None:
+        self.guide = guide
+        self._arguments, self._elbo = arguments, elbo
+        self._window, self._learning_rate = window, learning_rate
+        self._length = self._batch_size = 0
+        self.model = model
+        if batch_size is not None:
+            self._length = arguments.common_length()
+            self._batch_size = min(batch_size, self._length)
+            self.model = ScaleObserved(self._length / self._batch_size)(model)
+
+    def initialize(self, generator: torch.Generator) -> State:
+        """Run guide and model once, which creates the parameters, and return the first state."""
+        batch = self.batch(generator)
+        args, kwargs = batch
+        with pyro_seed(_draw_seed(generator)):
+            if self._batch_size:
+                self._refuse_local_unknowns(batch)
+            self._elbo.loss(self.model, self.guide, *args, **kwargs)
+        parameters = _parameters()
+        if not parameters:
+            raise ConfigurationError(
+                message(
+                    "Neither guide nor model has a parameter to optimise",
+                    where="guide",
+                    remedy="declare parameters with pyro.param, or use an autoguide",
+                )
+            )
+        state: State = {
+            "window_values": torch.zeros(self._window, dtype=torch.float64),
+            "best_mean": torch.tensor(-math.inf, dtype=torch.float64),
+            "num_steps": torch.tensor(0),
+        }
+        for name, parameter in parameters.items():
+            value = parameter.detach().clone()
+            state[f"param.{name}"] = state[f"best.{name}"] = value
+            state[f"first.{name}"] = state[f"second.{name}"] = torch.zeros_like(value)
+        return state
+
+    def step(self, state: State, generator: torch.Generator) -> tuple[State, StepInfo]:
+        """One gradient step; a gradient that is not finite makes the objective NaN."""
+        args, kwargs = self.batch(generator)
+        parameters = _load(state, "param.")
+        with pyro_seed(_draw_seed(generator)):
+            loss = self._elbo.loss_and_grads(self.model, self.guide, *args, **kwargs)
+        _check_names(state)
+        number = int(state["num_steps"]) + 1
+        proposal = {"num_steps": torch.tensor(number)}
+        finite = True
+        for name, parameter in parameters.items():
+            # a parameter that this run did not touch has no gradient
+            gradient = parameter.grad
+            gradient = torch.zeros_like(parameter) if gradient is None else gradient
+            finite = finite and bool(torch.isfinite(gradient).all())
+            proposal |= _adam(state, name, gradient, number, self._learning_rate(number - 1))
+        objective = -float(loss) if finite else math.nan
+        proposal |= self._track_best(state, proposal, objective, number)
+        return proposal, StepInfo(objective=objective)
+
+    def batch(self, generator: torch.Generator | None = None) -> ModelArguments:
+        """All the data, or as many rows as a minibatch has: random ones if a generator is given."""
+        if not self._batch_size:
+            return self._arguments
+        if generator is None:
+            return self._arguments.rows(torch.arange(self._batch_size))
+        order = torch.randperm(self._length, generator=generator)
+        return self._arguments.rows(order[: self._batch_size])
+
+    def load_best(self, state: State) -> None:
+        """Put the best parameters into Pyro's store (and the modules that own them)."""
+        _load(state, "best.")
+
+    @torch.no_grad()
+    def estimate(self, num_batches: int, generator: torch.Generator) -> dict[str, float]:
+        """ELBO of the current parameters by random minibatches, with its standard error."""
+        values = []
+        for _ in range(num_batches):
+            args, kwargs = self.batch(generator)
+            values.append(-float(self._elbo.loss(self.model, self.guide, *args, **kwargs)))
+        estimates = torch.tensor(values, dtype=torch.float64)
+        error = float(estimates.std()) / math.sqrt(num_batches)
+        return {"elbo": float(estimates.mean()), "elbo_se": error}
+
+    def _track_best(self, state: State, proposal: State, objective: float, number: int) -> State:
+        """Keep the parameters at the end of a window whose mean is not clearly worse."""
+        values = state["window_values"].clone()
+        values[(number - 1) % self._window] = objective
+        names = [key.removeprefix("param.") for key in proposal if key.startswith("param.")]
+        best, best_mean = {f"best.{n}": state[f"best.{n}"] for n in names}, state["best_mean"]
+        early = number < self._window
+        if number % self._window == 0 or early:
+            margin = 0.0 if self._window == 1 else float(values.std()) / math.sqrt(self._window)
+            if early or float(values.mean()) >= float(best_mean) - margin:
+                best = {f"best.{n}": proposal[f"param.{n}"] for n in names}
+            if not early:
+                best_mean = torch.maximum(best_mean, values.mean())
+        return {"window_values": values, "best_mean": best_mean, **best}
+
+    def _refuse_local_unknowns(self, batch: ModelArguments) -> None:
+        """Unknowns of single rows would have to be scaled as well, in model and guide."""
+        args, kwargs = batch
+        nodes = poutine.trace(self.model).get_trace(*args, **kwargs).nodes
+        sites = {name: site for name, site in nodes.items() if site["type"] == "sample"}
+        plates = {f.name for s in sites.values() if s["is_observed"] for f in _frames(s)}
+        for name, site in sites.items():
+            shared = [f.name for f in _frames(site) if f.name in plates]
+            rows = [f for f in _frames(site) if f.name in shared and f.size == self._batch_size]
+            if not site["is_observed"] and rows and not site_is_subsample(site):
+                raise ConfigurationError(
+                    message(
+                        "Minibatches by batch_size are for models whose unknowns are global, "
+                        "but this site has one value for each row",
+                        where=f"site {name!r}",
+                        got=f"plate {rows[0].name!r} of size {rows[0].size}",
+                        remedy="set batch_size=None and use pyro.plate(..., subsample_size=...)",
+                    )
+                )
+
+
+def _adam(state: State, name: str, gradient: Tensor, number: int, rate: float) -> State:
+    """Adam's update of one parameter, with bias correction; ``gradient`` is that of the loss."""
+    first = torch.lerp(gradient, state[f"first.{name}"].to(gradient.device), _FIRST_DECAY)
+    second = torch.lerp(gradient.square(), state[f"second.{name}"].to(gradient.device), _SECOND_DECAY)
+    scale = (second / (1 - _SECOND_DECAY**number)).sqrt() + _EPSILON
+    change = rate / (1 - _FIRST_DECAY**number) * first / scale
+    value = state[f"param.{name}"].to(gradient.device) - change
+    return {f"param.{name}": value, f"first.{name}": first, f"second.{name}": second}
+
+
+def _parameters() -> dict[str, Tensor]:
+    """Unconstrained parameters in Pyro's store, by name."""
+    return dict(pyro.get_param_store().named_parameters())
+
+
+def _load(state: State, prefix: str) -> dict[str, Tensor]:
+    """Write a state's parameters into Pyro's store and clear their gradients."""
+    parameters = _parameters()
+    with torch.no_grad():
+        for name, parameter in parameters.items():
+            parameter.copy_(state[prefix + name])
+            parameter.grad = None
+    return parameters
+
+
+def _check_names(state: State) -> None:
+    new = [name for name in _parameters() if f"param.{name}" not in state]
+    if new:
+        raise ConfigurationError(
+            message(
+                "A parameter appeared that the first run of guide and model did not have",
+                where=f"pyro.param {new}",
+                remedy="declare every parameter in every run",
+            )
+        )
+
+
+def _frames(site: Any) -> list[Any]:
+    return [frame for frame in site["cond_indep_stack"] if frame.vectorized]
+
+
+def _draw_seed(generator: torch.Generator) -> int:
+    return int(torch.randint(2**62, (), generator=generator))

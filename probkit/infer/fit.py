@@ -1,0 +1,125 @@
+"""``probkit.fit``: one entry for every model and engine."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from probkit.errors import ConfigurationError, message
+from probkit.infer.callbacks import Callback
+from probkit.infer.cavi import CAVI
+from probkit.infer.gibbs import Gibbs
+from probkit.infer.nuts import NUTS
+from probkit.infer.protocols import GibbsModel, Sweep
+from probkit.infer.result import FitResult
+from probkit.infer.svi import SVI
+from probkit.random import Seed
+
+__all__ = ["fit"]
+
+Engine = CAVI | Gibbs | SVI | NUTS
+
+
+def fit(
+    model: Any,
+    data: Any = None,
+    *,
+    engine: Engine | str = "auto",
+    seed: Seed = 0,
+    checkpoint: str | Path | None = None,
+    resume: bool = False,
+    progress: bool = False,
+    callbacks: Sequence[Callback] = (),
+) -> FitResult:
+    """Fit a model with the engine that suits it, or with the one given.
+
+    "auto" takes ``CAVI`` for a model with sweeps, ``Gibbs`` for one with Gibbs steps, and ``SVI``
+    for any other callable, which is taken to be a Pyro model. The choice and its reason are in
+    ``result.provenance``.
+
+    Args:
+        model: a Pyro model, or an object with the methods of ``Sweep`` or ``GibbsModel``; such an
+            object holds its data itself.
+        data: arguments of a Pyro model: a tensor, a tuple of arguments or a dict of keywords.
+        engine: "auto", or an engine such as ``SVI(steps=5000)``.
+        seed: of everything random.
+        checkpoint: directory for the checkpoint; None for none.
+        resume: go on from that checkpoint if it exists.
+        progress: show a progress bar.
+        callbacks: called after every step.
+
+    Raises:
+        ConfigurationError: the model lacks what the engine needs, or data were given for a model
+            that holds its own.
+
+    Example:
+        >>> import pyro, torch
+        >>> import pyro.distributions as dist
+        >>> def model(y):
+        ...     mu = pyro.sample("mu", dist.Normal(torch.zeros((), dtype=y.dtype), 10.0))
+        ...     with pyro.plate("data", len(y)):
+        ...         pyro.sample("y", dist.Normal(mu, 1.0), obs=y)
+        >>> result = fit(model, torch.ones(20, dtype=torch.float64), engine=SVI(steps=50))
+        >>> result.provenance["engine"], result.provenance["reason"]
+        ('SVI', 'asked for')
+    """
+    chosen, reason = _choose(model, engine)
+    common: dict[str, Any] = {
+        "seed": seed,
+        "reason": reason,
+        "checkpoint": checkpoint,
+        "resume": resume,
+        "progress": progress,
+        "callbacks": callbacks,
+    }
+    if isinstance(chosen, SVI | NUTS):
+        _require(callable(model), model, chosen, "a callable Pyro model")
+        return chosen.fit(model, data, **common)
+    if data is not None:
+        raise ConfigurationError(
+            message(
+                f"{type(chosen).__name__} fits models that hold their data themselves",
+                where="data",
+                got=type(data).__name__,
+                expected="None",
+                remedy="build the model with its data and call fit(model)",
+            )
+        )
+    if isinstance(chosen, CAVI):
+        _require(isinstance(model, Sweep), model, chosen, "initialize, sweep and posterior")
+        return chosen.fit(model, **common)
+    _require(isinstance(model, GibbsModel), model, chosen, "initialize, gibbs_step and draw")
+    return chosen.fit(model, **common)
+
+
+def _choose(model: Any, engine: Engine | str) -> tuple[Engine, str]:
+    """The engine and why it was taken."""
+    if isinstance(engine, CAVI | Gibbs | SVI | NUTS):
+        return engine, "asked for"
+    if engine != "auto":
+        raise ConfigurationError(
+            message(
+                "An engine must be an engine object",
+                where="engine",
+                got=repr(engine),
+                expected='"auto", CAVI(...), CVI(...), Gibbs(...), SVI(...) or NUTS(...)',
+            )
+        )
+    if isinstance(model, Sweep):
+        return CAVI(), "auto: the model has sweeps of exact updates"
+    if isinstance(model, GibbsModel):
+        return Gibbs(), "auto: the model has exact conditional draws"
+    return SVI(), "auto: the model is a Pyro model without structure known to other engines"
+
+
+def _require(holds: bool, model: Any, engine: Engine, expected: str) -> None:
+    if not holds:
+        raise ConfigurationError(
+            message(
+                f"{type(engine).__name__} cannot fit this model",
+                where="model",
+                got=type(model).__name__,
+                expected=expected,
+            )
+        )

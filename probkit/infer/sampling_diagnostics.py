@@ -1,0 +1,79 @@
+"""Convergence of samplers: rank-normalised split r_hat and bulk effective sample size.
+
+Source: Vehtari, Gelman, Simpson, Carpenter & Bürkner, Bayesian Analysis 16 (2021), as implemented
+in ``arviz_stats``.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+from probkit.infer.status import Status
+
+__all__ = ["mixing_diagnostics", "mixing_status"]
+
+_MAX_SCALARS = 1000
+_R_HAT_LIMIT = 1.05
+
+
+def mixing_diagnostics(draws: dict[str, Float[Tensor, "chain draw *event"]]) -> dict[str, Any]:
+    """The largest r_hat and the smallest bulk ESS over the scalars of each site.
+
+    Of a site with more than 1000 scalars, 1000 evenly spaced ones are looked at. Scalars that
+    never change (a fixed quantity) have no r_hat and are left out; figures are NaN where there is
+    nothing to look at, or fewer than four draws.
+
+    Returns:
+        ``r_hat`` and ``ess_bulk`` by site, ``max_r_hat``, ``min_ess_bulk``, ``num_draws``.
+    """
+    r_hat = {}
+    ess = {}
+    for name, value in draws.items():
+        r_hat[name], ess[name] = _site(_varying_scalars(value))
+    return {
+        "num_draws": next(iter(draws.values())).shape[1],
+        "r_hat": r_hat,
+        "ess_bulk": ess,
+        "max_r_hat": _extreme(list(r_hat.values()), largest=True),
+        "min_ess_bulk": _extreme(list(ess.values()), largest=False),
+    }
+
+
+def mixing_status(diagnostics: dict[str, Any]) -> Status:
+    """CONVERGED if every r_hat is at most 1.05; NOT_MIXED otherwise or if none is known."""
+    return Status.CONVERGED if diagnostics["max_r_hat"] <= _R_HAT_LIMIT else Status.NOT_MIXED
+
+
+def _varying_scalars(value: Tensor) -> Tensor:
+    """Columns (chain, draw, scalar) of a site that are not constant."""
+    real = torch.view_as_real(value) if value.is_complex() else value
+    flat = real.detach().cpu().to(torch.float64)[..., None].flatten(2)
+    if flat.shape[2] > _MAX_SCALARS:
+        flat = flat[:, :, torch.linspace(0, flat.shape[2] - 1, _MAX_SCALARS).long()]
+    if flat.shape[1] == 0:
+        return flat
+    return flat[:, :, (flat != flat[:1, :1]).any(0).any(0)]
+
+
+def _site(scalars: Tensor) -> tuple[float, float]:
+    from arviz_stats.base import array_stats
+
+    if scalars.shape[1] < 4 or scalars.shape[2] == 0:
+        return float("nan"), float("nan")
+    values = scalars.numpy()
+    r_hat = array_stats.rhat(values, chain_axis=0, draw_axis=1)
+    ess = array_stats.ess(values, chain_axis=0, draw_axis=1, method="bulk")
+    return float(np.max(r_hat)), float(np.min(ess))
+
+
+def _extreme(values: list[float], *, largest: bool) -> float:
+    """Largest or smallest of the known values; NaN if none is known."""
+    known = [value for value in values if not np.isnan(value)]
+    if not known:
+        return float("nan")
+    return max(known) if largest else min(known)

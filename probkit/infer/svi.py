@@ -1,0 +1,239 @@
+"""Stochastic variational inference for any Pyro model: Adam on a Monte-Carlo ELBO.
+
+Maximises E_q[log p(x, z) - log q(z)] over the parameters of guide and model. One step of the loop
+is one gradient step; parameters, both Adam moments and the best parameters so far are the loop's
+state, and the random numbers of a step come from a seed drawn from the loop's generator, so that
+a step is a pure function of its state and an interrupted fit goes on bit by bit. The learning rate
+falls geometrically, ``learning_rate * decay ** (step / steps)``.
+
+Sources: Ranganath, Gerrish & Blei, AISTATS 2014 (black-box VI); Kingma & Ba, ICLR 2015 (Adam).
+Cost of a step: ``num_particles`` runs of guide and model, forward and backward.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, fields, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyro.infer
+import torch
+
+from probkit.errors import ConfigurationError, message
+from probkit.infer.callbacks import Callback
+from probkit.infer.checkpoint import Checkpoint
+from probkit.infer.elbo import ElboProgram
+from probkit.infer.engine import Run, model_settings, require_not_negative, require_positive
+from probkit.infer.posterior import DrawsPosterior
+from probkit.infer.pyro_data import ModelArguments
+from probkit.infer.result import FitResult
+from probkit.infer.seeding import param_scope, pyro_seed
+from probkit.infer.stopping import ImprovementPatience
+from probkit.infer.variational import (
+    final_guide,
+    guide_draws,
+    importance_diagnostics,
+    make_guide,
+    point_estimate_warning,
+)
+from probkit.random import Seed, as_generator
+
+__all__ = ["SVI"]
+
+
+@dataclass(frozen=True)
+class SVI:
+    """Stochastic variational inference with Adam.
+
+    Args:
+        steps: largest number of gradient steps.
+        learning_rate: Adam's step size at the start.
+        decay: final learning rate as a fraction of the first.
+        guide: name or class of a Pyro autoguide, a guide function, or a PyroModule. Parameters of
+            a module (guide or model) are trained in place, as always in torch.
+        batch_size: rows of a minibatch; all data tensors must then share their first dimension,
+            and the model is run on the rows with its observed sites scaled up. Models with
+            unknowns of their own for every row subsample with ``pyro.plate`` instead.
+        num_particles: draws for each gradient.
+        vectorize_particles: draw them in one run; the model must broadcast over a left dimension.
+        elbo: name of Pyro's ELBO class: "Trace_ELBO", "TraceMeanField_ELBO", "TraceEnum_ELBO",
+            "TraceGraph_ELBO".
+        window: steps that are averaged to judge progress; the returned parameters are those at
+            the end of the latest window that is not worse than the best by a standard error.
+        patience: windows without improvement after which the fit has converged.
+        num_posterior_samples: draws of the fitted guide that make up the posterior.
+        num_diagnostic_samples: draws for the final ELBO and PSIS k-hat; 0 for neither. Only the
+            ELBO is estimated, and only by minibatches, when ``batch_size`` is given.
+        checkpoint_every: steps between two checkpoints.
+
+    Raises:
+        ConfigurationError: a setting out of its range.
+
+    Example:
+        >>> import pyro.distributions as dist
+        >>> def model(y):
+        ...     mu = pyro.sample("mu", dist.Normal(torch.zeros((), dtype=y.dtype), 10.0))
+        ...     with pyro.plate("data", len(y)):
+        ...         pyro.sample("y", dist.Normal(mu, 1.0), obs=y)
+        >>> y = torch.linspace(2.0, 4.0, 50, dtype=torch.float64)
+        >>> result = SVI(steps=800, learning_rate=0.05).fit(model, y, seed=0)
+        >>> abs(float(result.posterior.mean()["mu"]) - 3.0) < 0.1
+        True
+    """
+
+    steps: int = 2000
+    learning_rate: float = 0.01
+    decay: float = 0.1
+    guide: Any = "AutoNormal"
+    batch_size: int | None = None
+    num_particles: int = 1
+    vectorize_particles: bool = False
+    elbo: str = "Trace_ELBO"
+    window: int = 200
+    patience: int = 5
+    num_posterior_samples: int = 1000
+    num_diagnostic_samples: int = 200
+    checkpoint_every: int = 200
+
+    def __post_init__(self) -> None:
+        require_positive(
+            self,
+            *("steps", "learning_rate", "decay", "num_particles", "window", "patience"),
+            *("num_posterior_samples", "checkpoint_every"),
+        )
+        require_not_negative(self, "num_diagnostic_samples")
+        if self.batch_size is not None:
+            require_positive(self, "batch_size")
+        known = [name for name in dir(pyro.infer) if name.endswith("_ELBO")]
+        if self.elbo not in known:
+            raise ConfigurationError(
+                message("There is no such ELBO", where="elbo", got=self.elbo, expected=known)
+            )
+
+    def fit(
+        self,
+        model: Callable[..., Any],
+        data: Any = None,
+        *,
+        seed: Seed = 0,
+        reason: str = "asked for",
+        checkpoint: str | Path | None = None,
+        resume: bool = False,
+        callbacks: Sequence[Callback] = (),
+        progress: bool = False,
+    ) -> FitResult:
+        """Fit the guide. Nothing is left in Pyro's parameter store, nor is it read.
+
+        Args:
+            model: any Pyro model.
+            data: arguments of the model: a tensor, a tuple of arguments or a dict of keywords.
+            seed: of starting values, gradients and posterior draws.
+            reason: why this engine was chosen, for provenance.
+            checkpoint: directory for the checkpoint; None for none.
+            resume: go on from that checkpoint if it exists.
+            callbacks: called after every step.
+            progress: show a progress bar.
+
+        Returns:
+            A result whose posterior are draws of the guide, (1, num_posterior_samples, *event);
+            ``state`` holds the unconstrained parameters, ``param.NAME``. Diagnostics: ``elbo``,
+            ``elbo_se``, ``khat`` and ``warnings``.
+        """
+        arguments = ModelArguments.of(data)
+        run = Run(
+            engine="SVI",
+            settings={**self._settings(), "model": model_settings(model)},
+            limits=("steps", "checkpoint_every", "num_posterior_samples", "num_diagnostic_samples"),
+            seed=seed,
+            data=arguments.digest(),
+            reason=reason,
+            checkpoint=checkpoint,
+            resume=resume,
+            callbacks=callbacks,
+            progress=progress,
+            every=self.checkpoint_every,
+        )
+        return self._run(model, make_guide(self.guide, model), arguments, run, None)
+
+    def _run(
+        self,
+        model: Callable[..., Any],
+        guide: Callable[..., Any],
+        arguments: ModelArguments,
+        run: Run,
+        start: Checkpoint | None,
+    ) -> FitResult:
+        with param_scope():
+            program = ElboProgram(
+                model,
+                guide,
+                arguments,
+                self._elbo(),
+                batch_size=self.batch_size,
+                window=self.window,
+                learning_rate=self._rate,
+            )
+            # always run, for a resumed fit too: it makes the parameters and fixes the plates
+            generator = as_generator(run.seed)
+            initial = program.initialize(generator)
+            outcome = run.loop(
+                program.step,
+                lambda _: initial,
+                self.steps,
+                stopping=ImprovementPatience(self.window, self.patience),
+                start=start,
+                generator=generator,
+            )
+            program.load_best(outcome.state)
+            draws, diagnostics = self._finish(program, outcome.generator_state)
+
+        def resume_with(**changes: Any) -> FitResult:
+            engine = replace(self, **changes)
+            settings = {**run.settings, **engine._settings()}
+            following = replace(run, settings=settings)
+            return engine._run(model, guide, arguments, following, outcome.checkpoint)
+
+        return FitResult(
+            outcome.status,
+            DrawsPosterior({name: value[None] for name, value in draws.items()}),
+            {name: np.asarray(column) for name, column in outcome.history.items()},
+            diagnostics,
+            run.record(outcome.state),
+            outcome.detail,
+            resume_with,
+            outcome.state,
+        )
+
+    def _finish(
+        self, program: ElboProgram, generator_state: torch.Tensor
+    ) -> tuple[Mapping[str, torch.Tensor], dict[str, Any]]:
+        """Posterior draws and diagnostics at the best parameters."""
+        generator = torch.Generator()
+        generator.set_state(generator_state)
+        with pyro_seed(int(torch.randint(2**62, (), generator=generator))):
+            guide = final_guide(program.guide, program.batch())
+            draws = guide_draws(guide, program.batch(), self.num_posterior_samples)
+            count = self.num_diagnostic_samples
+            diagnostics: dict[str, Any] = {}
+            if count and self.batch_size is not None:
+                diagnostics = program.estimate(count, generator)
+                diagnostics["khat_note"] = "not computed: it needs runs on the full data"
+            elif count:
+                diagnostics = importance_diagnostics(program.model, guide, program.batch(), count)
+        return draws, {**diagnostics, **point_estimate_warning(guide)}
+
+    def _elbo(self) -> Any:
+        return getattr(pyro.infer, self.elbo)(
+            num_particles=self.num_particles, vectorize_particles=self.vectorize_particles
+        )
+
+    def _rate(self, number: int) -> float:
+        return self.learning_rate * self.decay ** min(number / self.steps, 1.0)
+
+    def _settings(self) -> dict[str, Any]:
+        values = {field.name: getattr(self, field.name) for field in fields(self)}
+        if not isinstance(self.guide, str):
+            values["guide"] = getattr(self.guide, "__qualname__", type(self.guide).__qualname__)
+        return values
