@@ -25,7 +25,7 @@ def main(arguments: list[str] | None = None) -> int:
     from benchmarks.frame import Context, load_targets, machine, rows_of, run_rows
 
     torch.set_num_threads(1)
-    importlib.import_module(f"benchmarks.{options.family}")
+    importlib.import_module(f"benchmarks.{options.family}.rows")
     try:
         rows = rows_of(options.family, options.only)
     except KeyError as error:
