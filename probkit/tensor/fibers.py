@@ -2,7 +2,7 @@
 
 Every update of the functional Tucker model needs, for each index ``i`` of one mode (the root),
 
-    S_i = sum over entries n with i_root(n) = i of  w_n * t_1[i_1(n)] (x) ... (x) t_{K-1}[i_{K-1}(n)]
+    S_i = sum over n with i_root(n) = i of  w_n * t_1[i_1(n)] (x) ... (x) t_{K-1}[i_{K-1}(n)]
 
 for small tables ``t_j`` (rows: indices of mode j), with a Kronecker product (Tucker) or an
 elementwise one (CP). Entries are sorted once into a tree (root index, then the other modes, the

@@ -20,9 +20,11 @@ from torch import Tensor
 
 from probkit.errors import NumericalError
 from probkit.kernels import MarkovKernel
-from probkit.statespace import Posterior, Sites, Transitions, stack
+from probkit.linalg.cyclic_reduction import log_normalizer
 from probkit.statespace.information import prior_precision
 from probkit.statespace.smoother import smooth
+from probkit.statespace.stacking import block_diagonal, stack_components, stack_outputs
+from probkit.statespace.types import Posterior, Sites, Transitions
 
 __all__ = ["ModeMoments", "ModePrior"]
 
@@ -68,7 +70,7 @@ class ModePrior:
     def stacked(self, grid: Tensor | None = None) -> tuple[Transitions, Tensor]:
         """All components as one process of dimension n: transitions and ``H`` (R, n)."""
         transitions = self.kernel.transitions(self.grid if grid is None else grid)
-        return stack(transitions, self.kernel.state_space().H)
+        return stack_components(transitions, self.kernel.state_space().H)
 
     def posterior(self, sites: Sites) -> Posterior:
         """Posterior marginals of the stacked state given sites on the R components."""
@@ -94,7 +96,7 @@ class ModePrior:
             optimizer.zero_grad()
             loss = -self._objective(sites)
             loss.backward()
-            values.append(float(loss))
+            values.append(float(loss.detach()))
             return loss
 
         improved = self._step(optimizer, closure)
@@ -124,8 +126,12 @@ class ModePrior:
         return total
 
     def _objective(self, sites: Sites) -> Tensor:
-        transitions, H = self.stacked()
-        return smooth(transitions, H, sites).log_normalizer + self.log_prior()
+        """``log Z`` from the components' own precisions: small blocks, closed-form gradient."""
+        prior = prior_precision(self.kernel.transitions(self.grid))
+        H = stack_outputs(self.kernel.state_space().H)
+        diagonal = block_diagonal(prior.diagonal) + H.mT @ sites.precision @ H
+        evidence = log_normalizer(diagonal, block_diagonal(prior.lower), sites.linear @ H)
+        return 0.5 * prior.logdet.sum() + evidence + self.log_prior()
 
     def _step(self, optimizer: torch.optim.Optimizer, closure: Callable[[], Tensor]) -> bool:
         try:

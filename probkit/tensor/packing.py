@@ -1,6 +1,6 @@
-"""Symmetric matrices as vectors of their upper triangle: half the storage and a quarter of the work.
+"""Symmetric matrices as vectors of their upper triangle: half the storage, less work.
 
-A second moment ``M = E[u u']`` (R, R) is kept as ``p`` (P,), ``P = R (R + 1) / 2``. A quadratic form
+A second moment ``M = E[u u']`` (R, R) is kept as ``p`` (P,), P = R (R + 1) / 2. A quadratic form
 ``u' B u`` becomes the inner product ``coefficients(B) . p``, where the coefficients hold
 ``B_rs + B_sr`` for ``r < s``. With two other modes this turns the R^6 products of the functional
 Tucker updates into P^3, about R^6 / 8.

@@ -37,7 +37,7 @@ import torch
 from torch import Tensor
 
 from probkit.kernels import MarkovKernel
-from probkit.statespace import Posterior, Sites
+from probkit.statespace.types import Posterior, Sites
 from probkit.tensor.entries import Entries
 from probkit.tensor.likelihoods import Gaussian, Likelihood
 from probkit.tensor.mode import ModePrior
@@ -84,9 +84,7 @@ class TuckerVariational:
         """Prior of mode k with the state's hyper-parameters."""
         prior = ModePrior(self.kernel_factory(k, int(state["ranks"][k])), self.entries.grids[k])
         prefix = f"mode{k}.kernel."
-        prior.load(
-            {n.removeprefix(prefix): v for n, v in state.items() if n.startswith(prefix)}
-        )
+        prior.load({n.removeprefix(prefix): v for n, v in state.items() if n.startswith(prefix)})
         return prior
 
     def mode_moments(self, state: State, k: int) -> tuple[Tensor, Tensor]:
@@ -257,7 +255,9 @@ class TuckerVariational:
     def update_core(self, state: State, normal: Tensor, vector: Tensor) -> State:
         """Gaussian posterior of (W, b), then the slice precisions."""
         precision = self.likelihood.precision(state)
-        prior = torch.cat([self.weight_precision(state), normal.new_full((1,), _INTERCEPT_PRECISION)])
+        prior = torch.cat(
+            [self.weight_precision(state), normal.new_full((1,), _INTERCEPT_PRECISION)]
+        )
         factor = torch.linalg.cholesky(precision * normal + torch.diag(prior))
         covariance = torch.cholesky_inverse(factor)
         new = {"core.covariance": covariance, "core.mean": covariance @ (precision * vector)}
@@ -293,7 +293,9 @@ class TuckerVariational:
     def divergence(self, state: State) -> Tensor:
         """KL of modes and core from their priors."""
         second = torch.diagonal(_second_moment(state))
-        prior = torch.cat([self.weight_precision(state), second.new_full((1,), _INTERCEPT_PRECISION)])
+        prior = torch.cat(
+            [self.weight_precision(state), second.new_full((1,), _INTERCEPT_PRECISION)]
+        )
         logdet = torch.linalg.slogdet(state["core.covariance"])[1]
         core = 0.5 * ((prior * second).sum() - len(prior) - logdet - prior.log().sum())
         return core + sum(state[f"mode{k}.kl"] for k in range(self.entries.num_modes))
@@ -364,9 +366,7 @@ def _scaled_mode(
     }
 
 
-def _smooth_draws(
-    grid: Tensor, rank: int, structure: str, generator: torch.Generator
-) -> Tensor:
+def _smooth_draws(grid: Tensor, rank: int, structure: str, generator: torch.Generator) -> Tensor:
     """Random sums of a few low-frequency sines on the grid, (D, R)."""
     frequency = torch.arange(1, 5, dtype=grid.dtype)
     device = generator.device

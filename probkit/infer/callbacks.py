@@ -1,0 +1,42 @@
+"""Callbacks of the loop: progress display and the protocol for a user's own."""
+
+from __future__ import annotations
+
+from typing import Any, Protocol
+
+from probkit.infer.protocols import State, StepInfo
+from probkit.infer.status import Status
+
+__all__ = ["Callback", "Progress"]
+
+
+class Callback(Protocol):
+    """Called around the loop; an exception raised by a callback ends the fit and propagates."""
+
+    def start(self, max_steps: int, step: int) -> None: ...
+
+    def step(self, step: int, state: State, info: StepInfo) -> None: ...
+
+    def finish(self, status: Status) -> None: ...
+
+
+class Progress:
+    """A tqdm bar with the objective, in terminals and notebooks."""
+
+    def __init__(self, description: str = "fit") -> None:
+        self.description = description
+        self._bar: Any = None
+
+    def start(self, max_steps: int, step: int) -> None:
+        from tqdm.auto import tqdm
+
+        self._bar = tqdm(total=max_steps, initial=step, desc=self.description, leave=True)
+
+    def step(self, step: int, state: State, info: StepInfo) -> None:
+        self._bar.update(1)
+        text = f"objective {info.objective:.6g}"
+        self._bar.set_postfix_str(f"{info.message} {text}".strip(), refresh=False)
+
+    def finish(self, status: Status) -> None:
+        self._bar.set_postfix_str(f"{status.value}")
+        self._bar.close()

@@ -1,0 +1,136 @@
+"""The only iteration loop of the project: init, step, stop, finish.
+
+Everything that iterates (sweeps, stochastic gradient steps, Gibbs draws) is a function
+``step(state, generator) -> (state, StepInfo)``. The loop adds what every fit needs: progress,
+stopping, history, callbacks, checkpoint and resume, a guard that stops at the first non-finite
+objective and keeps the last good state, and an interrupt that returns what is there.
+"""
+
+from __future__ import annotations
+
+import math
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+import torch
+
+from probkit.errors import NotPositiveDefiniteError
+from probkit.infer.callbacks import Callback
+from probkit.infer.checkpoint import Checkpoint, Checkpointer
+from probkit.infer.protocols import State, StepInfo
+from probkit.infer.status import Status
+from probkit.infer.stopping import StoppingRule
+
+__all__ = ["LoopOutcome", "Step", "run_loop"]
+
+Step = Callable[[State, torch.Generator], tuple[State, StepInfo]]
+
+
+@dataclass(frozen=True)
+class LoopOutcome:
+    """Final state, how the loop ended, the history and the number of completed steps."""
+
+    state: State
+    status: Status
+    history: dict[str, list[float]]
+    num_steps: int
+    detail: str = ""
+
+
+def run_loop(
+    step: Step,
+    initial: Callable[[torch.Generator], State],
+    *,
+    max_steps: int,
+    generator: torch.Generator,
+    stopping: StoppingRule | None = None,
+    callbacks: Sequence[Callback] = (),
+    checkpointer: Checkpointer | None = None,
+    resume: bool = False,
+) -> LoopOutcome:
+    """Iterate ``step`` from ``initial(generator)``, or from a checkpoint if ``resume``.
+
+    Args:
+        step: one step; must return a new state and leave the old one intact.
+        max_steps: total number of steps, those before a resume included.
+        generator: all randomness; its state is part of the checkpoint.
+        stopping: rule on the history; the model's ``converged`` flag stops as well.
+        checkpointer: where and how often to save.
+        resume: start from the checkpoint if there is one.
+
+    Example:
+        >>> def halve(state, generator):
+        ...     x = state["x"] / 2
+        ...     return {"x": x}, StepInfo(objective=-float(x), converged=bool(x < 0.2))
+        >>> start = lambda generator: {"x": torch.tensor(1.0)}
+        >>> outcome = run_loop(halve, start, max_steps=9, generator=torch.Generator())
+        >>> outcome.status, outcome.num_steps
+        (<Status.CONVERGED: 'converged'>, 3)
+    """
+    found = checkpointer.read() if checkpointer is not None and resume else None
+    if found is None:
+        state, start, history = initial(generator), 0, _empty_history()
+    else:
+        state, start, history = found.state, found.step, found.history
+        generator.set_state(found.generator_state)
+    for callback in callbacks:
+        callback.start(max_steps, start)
+    status, detail, done = Status.MAX_STEPS, "", start
+    if found is not None and history["converged"] and history["converged"][-1]:
+        max_steps = start
+        status = Status.CONVERGED
+    before = _elapsed(history)
+    clock = time.process_time()
+    for number in range(start, max_steps):
+        generator_state = generator.get_state()
+        try:
+            proposal, info = step(state, generator)
+        except KeyboardInterrupt:
+            generator.set_state(generator_state)
+            status = Status.INTERRUPTED
+            break
+        except NotPositiveDefiniteError as error:
+            status, detail = Status.NOT_PSD, str(error)
+            break
+        if not math.isfinite(info.objective):
+            status, detail = Status.NON_FINITE, f"objective {info.objective} at step {number}"
+            break
+        state, done = proposal, number + 1
+        _record(history, info, before + time.process_time() - clock)
+        for callback in callbacks:
+            callback.step(done, state, info)
+        stop = Status.CONVERGED if info.converged else stopping(history) if stopping else None
+        if checkpointer is not None and (done % checkpointer.every == 0 or stop is not None):
+            checkpointer.write(Checkpoint(state, generator.get_state(), done, history))
+        if stop is not None:
+            status = stop
+            break
+    if checkpointer is not None and status in (Status.INTERRUPTED, Status.MAX_STEPS):
+        checkpointer.write(Checkpoint(state, generator.get_state(), done, history))
+    for callback in callbacks:
+        callback.finish(status)
+    return LoopOutcome(state, status, history, done, detail)
+
+
+def _empty_history() -> dict[str, list[float]]:
+    return {"objective": [], "segment": [], "converged": [], "seconds": []}
+
+
+def _elapsed(history: dict[str, list[float]]) -> float:
+    return history["seconds"][-1] if history["seconds"] else 0.0
+
+
+def _record(history: dict[str, list[float]], info: StepInfo, seconds: float) -> None:
+    """Append one step; a metric that appears late or is absent is padded with NaN."""
+    length = len(history["objective"])
+    row = {
+        "objective": info.objective,
+        "segment": float(info.segment),
+        "converged": float(info.converged),
+        "seconds": seconds,
+        **info.metrics,
+    }
+    for name in row.keys() | history.keys():
+        column = history.setdefault(name, [math.nan] * length)
+        column.append(row.get(name, math.nan))

@@ -1,0 +1,98 @@
+"""A posterior held as draws: what samplers return, and what variational fits are exported as."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+from probkit.errors import ShapeError, message
+from probkit.infer.protocols import State
+from probkit.infer.registry import register
+
+__all__ = ["DrawsPosterior"]
+
+
+@register("probkit.infer.DrawsPosterior")
+class DrawsPosterior:
+    """Draws by site name, each of shape (chain, draw, *event).
+
+    Args:
+        draws: one tensor a site; all share the first two dimensions.
+        dims: names of the event dimensions of a site, for the data tree.
+        coords: coordinate values of named dimensions.
+
+    Raises:
+        ShapeError: no draws, or sites that disagree in (chain, draw).
+
+    Example:
+        >>> posterior = DrawsPosterior({"x": torch.arange(4.0).reshape(2, 2)})
+        >>> float(posterior.mean()["x"])
+        1.5
+    """
+
+    def __init__(
+        self,
+        draws: dict[str, Float[Tensor, "chain draw *event"]],
+        *,
+        dims: dict[str, list[str]] | None = None,
+        coords: dict[str, list[Any]] | None = None,
+    ) -> None:
+        shapes = {name: tuple(value.shape[:2]) for name, value in draws.items()}
+        if len(set(shapes.values())) != 1 or any(len(s) < 2 for s in shapes.values()):
+            raise ShapeError(
+                message(
+                    "Draws must share their (chain, draw) dimensions",
+                    where="draws",
+                    got=shapes,
+                    expected="the same two leading sizes for every site",
+                )
+            )
+        self.draws, self.dims, self.coords = dict(draws), dims or {}, coords or {}
+
+    @property
+    def num_chains(self) -> int:
+        return next(iter(self.draws.values())).shape[0]
+
+    @property
+    def num_draws(self) -> int:
+        return next(iter(self.draws.values())).shape[1]
+
+    def mean(self) -> dict[str, Tensor]:
+        """Posterior means by site."""
+        return {name: value.flatten(0, 1).mean(0) for name, value in self.draws.items()}
+
+    def sd(self) -> dict[str, Tensor]:
+        """Posterior standard deviations by site."""
+        return {name: value.flatten(0, 1).std(0) for name, value in self.draws.items()}
+
+    def quantile(self, q: float | Sequence[float]) -> dict[str, Tensor]:
+        """Quantiles by site; a sequence of levels adds a leading dimension."""
+        result = {}
+        for name, value in self.draws.items():
+            flat = value.flatten(0, 1)
+            result[name] = torch.quantile(flat, torch.as_tensor(q, dtype=flat.dtype), dim=0)
+        return result
+
+    def sample(self, num_samples: int, generator: torch.Generator) -> dict[str, Tensor]:
+        """Resample draws with replacement, (num_samples, *event) by site."""
+        total = self.num_chains * self.num_draws
+        index = torch.randint(0, total, (num_samples,), generator=generator)
+        return {name: value.flatten(0, 1)[index] for name, value in self.draws.items()}
+
+    def spec(self) -> dict[str, Any]:
+        """What ``from_spec`` needs besides the tensors."""
+        return {"sites": sorted(self.draws), "dims": self.dims, "coords": self.coords}
+
+    def tensors(self) -> State:
+        """The draws, by prefixed site name."""
+        return {f"draws.{name}": value for name, value in self.draws.items()}
+
+    @classmethod
+    def from_spec(cls, spec: dict[str, Any], tensors: State) -> DrawsPosterior:
+        """Rebuild from a manifest's spec and the saved tensors."""
+        draws = {name: tensors[f"draws.{name}"] for name in spec["sites"]}
+        return cls(draws, dims=spec["dims"], coords=spec["coords"])

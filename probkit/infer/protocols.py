@@ -1,0 +1,78 @@
+"""What engines ask of models: small capabilities, declared as protocols.
+
+The state of every iterative algorithm is a flat dictionary of tensors (counters and flags too).
+That is what is checkpointed, restored bit by bit and returned, so an algorithm written as a pure
+function of its state can be interrupted and resumed anywhere.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from typing import Any, Protocol, runtime_checkable
+
+import torch
+from torch import Tensor
+
+__all__ = ["GibbsModel", "PosteriorLike", "State", "StepInfo", "Sweep"]
+
+State = dict[str, Tensor]
+
+
+@dataclass(frozen=True)
+class StepInfo:
+    """What a step reports to the loop.
+
+    Args:
+        objective: to be maximised (an ELBO, a log posterior).
+        converged: the model's own word that its schedule is finished.
+        segment: changes when the objective starts anew (another start, another rank); stopping
+            rules look at one segment only.
+        metrics: further figures for the history.
+        message: a few words for the progress display.
+    """
+
+    objective: float
+    converged: bool = False
+    segment: int = 0
+    metrics: dict[str, float] = field(default_factory=dict)
+    message: str = ""
+
+
+@runtime_checkable
+class PosteriorLike(Protocol):
+    """A posterior by site name: moments, quantiles and draws."""
+
+    def mean(self) -> dict[str, Tensor]: ...
+
+    def sd(self) -> dict[str, Tensor]: ...
+
+    def quantile(self, q: float | Sequence[float]) -> dict[str, Tensor]: ...
+
+    def sample(self, num_samples: int, generator: torch.Generator) -> dict[str, Tensor]: ...
+
+    def spec(self) -> dict[str, Any]: ...
+
+    def tensors(self) -> State: ...
+
+
+@runtime_checkable
+class Sweep(Protocol):
+    """A structured model fitted by repeated exact updates (EM, CAVI, message passing)."""
+
+    def initialize(self, generator: torch.Generator) -> State: ...
+
+    def sweep(self, state: State, generator: torch.Generator) -> tuple[State, StepInfo]: ...
+
+    def posterior(self, state: State) -> PosteriorLike: ...
+
+
+@runtime_checkable
+class GibbsModel(Protocol):
+    """A model whose blocks have exact conditional draws."""
+
+    def initialize(self, generator: torch.Generator) -> State: ...
+
+    def gibbs_step(self, state: State, generator: torch.Generator) -> State: ...
+
+    def draw(self, state: State) -> dict[str, Tensor]: ...
