@@ -36,19 +36,27 @@ def interpolate_bands(values: np.ndarray, observed: np.ndarray) -> np.ndarray:
 
 
 def interpolate_tent(
-    values: np.ndarray, observed: np.ndarray, widths: tuple[float, ...] = (1.5, 1.5, 3.0)
+    values: np.ndarray, observed: np.ndarray, widths: tuple[float, ...] = (1.5, 1.5, 2.0)
 ) -> np.ndarray:
     """Trilinear (tent-weighted) mean of the observed neighbours on a gridded array.
+
+    Cells without an observed neighbour are filled from tents of twice the width, and so on. The
+    default widths are the best of those tried on Indian Pines.
 
     Args:
         values: array; observed: mask of the same shape.
         widths: half width of the tent along each axis, in cells.
     """
-    weighted, weight = np.where(observed, values, 0.0).astype(float), observed.astype(float)
-    for axis, width in enumerate(widths):
-        weighted, weight = _tent(weighted, axis, width), _tent(weight, axis, width)
-    overall = values[observed].mean()
-    return np.where(weight > 0, weighted / np.where(weight > 0, weight, 1.0), overall)
+    filled, left = np.empty(values.shape), np.ones(values.shape, dtype=bool)
+    while left.any():
+        weighted, weight = np.where(observed, values, 0.0).astype(float), observed.astype(float)
+        for axis, width in enumerate(widths):
+            weighted, weight = _tent(weighted, axis, width), _tent(weight, axis, width)
+        reached = left & (weight > 0)
+        filled[reached] = weighted[reached] / weight[reached]
+        left &= ~reached
+        widths = tuple(2 * width for width in widths)
+    return filled
 
 
 def _tent(array: np.ndarray, axis: int, width: float) -> np.ndarray:

@@ -49,7 +49,8 @@ def interrupt(context: Context) -> Iterator[Line]:
 @row("F3", "NaN objective")
 def non_finite(context: Context) -> Iterator[Line]:
     got = run_job(_JOB, "non_finite", "-")
-    good = got["status"] == "NON_FINITE" and got["steps"] == got["bad_step"] and got["finite"]
+    good = got["status"] == "NON_FINITE" and got["finite"]
+    good = good and got["calls"] == got["bad_sweep"] == got["sweeps"] + 1
     reason = None if good else str(got)
     yield Line(
         "ok", "stops at the first bad step, last good state kept", float(good), reason=reason

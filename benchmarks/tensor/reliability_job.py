@@ -7,14 +7,17 @@ import sys
 import time
 from pathlib import Path
 from typing import Any
+from unittest import mock
 
 import torch
 
-from probkit.infer import CAVI, FitResult
+from probkit.infer import CAVI, FitResult, Status, StepInfo
 from probkit.tensor import FunctionalTucker
 from probkit.tensor.simulate import simulate_functional_tucker
+from probkit.tensor.variational import TuckerVariational
 
 _SWEEPS = 40
+_BAD_SWEEP = 15
 
 
 def main(kind: str, folder: Path) -> dict[str, Any]:
@@ -23,7 +26,7 @@ def main(kind: str, folder: Path) -> dict[str, Any]:
 
 
 def _estimator(seed: int = 0, **settings: Any) -> FunctionalTucker:
-    engine = CAVI(max_sweeps=_SWEEPS, tolerance=0.0)
+    engine = CAVI(max_sweeps=_SWEEPS, tolerance=1e-15)
     return FunctionalTucker(
         rank=2, structure="cp", likelihood="gaussian", engine=engine, seed=seed, **settings
     )
@@ -45,7 +48,7 @@ def _report(model: Any) -> dict[str, Any]:
         "predictions": predictions.tolist(),
         "status": result.status.name,
         "finite": bool(torch.isfinite(predictions).all()),
-        "sweeps": len(result.history),
+        "sweeps": len(result.history["objective"]),
     }
 
 
@@ -53,22 +56,49 @@ def _whole(folder: Path) -> dict[str, Any]:
     return _report(_estimator().fit(*_data()))
 
 
-def _interrupted(folder: Path) -> dict[str, Any]:
-    """Fit with a checkpoint every sweep; announce the middle and then go on slowly."""
+class _Announce:
+    """Announces the middle of a fit by a file and then goes on slowly, so that a signal hits."""
 
-    def announce(event: Any) -> None:
-        if event.step == _SWEEPS // 2:
-            (folder / "half-way").touch()
-        if event.step >= _SWEEPS // 2:
+    def __init__(self, file: Path) -> None:
+        self.file = file
+
+    def start(self, max_steps: int, step: int) -> None:
+        """Nothing to announce yet."""
+
+    def step(self, step: int, state: dict[str, torch.Tensor], info: StepInfo) -> None:
+        if step == _SWEEPS // 2:
+            self.file.touch()
+        if step >= _SWEEPS // 2:
             time.sleep(0.2)
 
+    def finish(self, status: Status) -> None:
+        """Nothing left to announce."""
+
+
+def _interrupted(folder: Path) -> dict[str, Any]:
     model = _estimator()
+    announce = _Announce(folder / "half-way")
     model.fit(*_data(), callbacks=[announce], checkpoint=folder / "checkpoint")
     return _report(model)
 
 
 def _resumed(folder: Path) -> dict[str, Any]:
-    return _report(_estimator().fit(*_data(), checkpoint=folder / "checkpoint"))
+    return _report(_estimator().fit(*_data(), checkpoint=folder / "checkpoint", resume=True))
+
+
+def _non_finite(folder: Path) -> dict[str, Any]:
+    """A sweep whose objective is NaN; the state before it must be what is returned."""
+    sound, calls = TuckerVariational.sweep, 0
+
+    def sweep(self: TuckerVariational, *arguments: Any) -> Any:
+        nonlocal calls
+        calls += 1
+        state, objective = sound(self, *arguments)
+        return state, objective * (float("nan") if calls == _BAD_SWEEP else 1.0)
+
+    with mock.patch.object(TuckerVariational, "sweep", sweep):
+        report = _report(_estimator().fit(*_data()))
+    return report | {"bad_sweep": _BAD_SWEEP, "calls": calls}
 
 
 def _save(folder: Path) -> dict[str, Any]:
@@ -100,6 +130,7 @@ _JOBS = {
     "whole": _whole,
     "interrupted": _interrupted,
     "resumed": _resumed,
+    "non_finite": _non_finite,
     "save": _save,
     "load": _load,
     "arviz": _arviz,
