@@ -1,0 +1,311 @@
+"""The whole fit as one sequence of sweeps: race, prune, settle, calibrate, refit.
+
+1. Race: candidates (ranks x random starts) run a few sweeps each; the best by objective go on
+   (successive halving) until one is left. The objective bounds the evidence, so it compares ranks.
+2. Prune (automatic rank only): the weakest component is deleted for a few sweeps; the smaller model
+   stays if its objective is higher, until a deletion fails.
+3. Settle: sweeps until the objective stops rising.
+4. Calibrate: steps 1-3 ran without a random 1/8 of the entries; the factor that makes the 90 %
+   interval cover 90 % of them is kept as ``calibration.spread``.
+5. Refit: sweeps on all entries, started from step 3.
+
+All of it is a function of one flat state, so a fit resumes from its checkpoint at any sweep.
+Exploratory sweeps carry negative segment numbers, which stopping rules leave alone.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from probkit.infer import StepInfo
+from probkit.tensor.entries import Entries
+from probkit.tensor.posterior import TuckerPosterior, real_predictive
+from probkit.tensor.rank import component_energy, shrink
+from probkit.tensor.variational import TuckerVariational
+
+__all__ = ["Program", "ProgramSettings"]
+
+State = dict[str, Tensor]
+_RACE, _PRUNE, _SETTLE, _REFIT = range(4)
+
+
+@dataclass(frozen=True)
+class ProgramSettings:
+    """Knobs of the schedule.
+
+    Args:
+        candidates: ranks of each start.
+        race_sweeps: sweeps of each candidate in each round of the race.
+        prune: whether to try deleting components.
+        prune_sweeps: sweeps given to a deletion before it is judged.
+        holdout: share of entries kept back to calibrate intervals; 0 for none.
+        tolerance: change of the objective per entry and sweep below which a stage is settled.
+        settle_sweeps: limit on the sweeps of a stage.
+        learn_every: sweeps between two rounds of evidence steps.
+    """
+
+    candidates: tuple[tuple[int, ...], ...]
+    race_sweeps: int = 8
+    prune: bool = False
+    prune_sweeps: int = 6
+    holdout: float = 0.125
+    tolerance: float = 1e-4
+    settle_sweeps: int = 60
+    learn_every: int = 3
+
+
+class Program:
+    """The schedule as a model with the ``Sweep`` capability.
+
+    Args:
+        problem: coordinate updates on all entries.
+        settings: the schedule.
+        posterior_spec: what the posterior needs besides the state (scalings, names, kernels).
+    """
+
+    def __init__(
+        self,
+        problem: TuckerVariational,
+        settings: ProgramSettings,
+        posterior_spec: dict[str, Any],
+    ) -> None:
+        self.problem, self._settings, self.posterior_spec = problem, settings, posterior_spec
+        self._inner: TuckerVariational | None = None
+        self._held: Tensor | None = None
+
+    # -- the Sweep protocol --------------------------------------------------------------------
+
+    def initialize(self, generator: torch.Generator) -> State:
+        """All candidates' starting values and the counters of the schedule."""
+        inner = self.problem
+        count = self.problem.entries.num_entries
+        state: State = {}
+        if self._settings.holdout > 0:
+            order = torch.randperm(count, generator=generator, device=generator.device)
+            num_held = round(self._settings.holdout * count)
+            state["program.held"] = torch.sort(order[:num_held])[0]
+            inner = self._without(state["program.held"])
+        for j, ranks in enumerate(self._settings.candidates):
+            state |= {f"c{j}.{n}": v for n, v in inner.initial(ranks, generator).items()}
+        number = len(self._settings.candidates)
+        state["program.survivors"] = torch.arange(number)
+        state["program.objectives"] = torch.full((number,), -math.inf, dtype=torch.float64)
+        phase = _RACE if number > 1 else _SETTLE
+        if phase == _SETTLE:
+            state = _promote(state, 0)
+        counters = {"phase": phase, "position": 0, "sweeps": 0, "segment": -1}
+        return state | {f"program.{n}": torch.tensor(v) for n, v in counters.items()}
+
+    def sweep(self, state: State, generator: torch.Generator) -> tuple[State, StepInfo]:
+        """One sweep of whatever the schedule is at."""
+        phase = int(state["program.phase"])
+        if phase == _RACE:
+            return self._race(state)
+        if phase == _PRUNE:
+            return self._prune(state)
+        return self._settle(state, phase)
+
+    def posterior(self, state: State) -> TuckerPosterior:
+        """Posterior of the model the schedule has arrived at (the leader, during the race)."""
+        if int(state["program.phase"]) == _RACE:
+            leader = int(torch.argmax(state["program.objectives"]))
+            state = _promote(state, leader)
+        return TuckerPosterior(self.problem, state, self.posterior_spec)
+
+    def settings(self) -> dict[str, Any]:
+        """For provenance and the checkpoint's identity."""
+        spec = {k: v for k, v in self.posterior_spec.items() if k != "grids"}
+        return {**spec, "program": str(self._settings)}
+
+    def objective_scale(self) -> float:
+        """The objective is a sum over entries: changes are judged against their number."""
+        return float(self.problem.entries.num_entries)
+
+    def diagnostics(self, state: State) -> dict[str, Any]:
+        """Chosen ranks and the calibration factor."""
+        if int(state["program.phase"]) == _RACE:
+            return {"stage": "race"}
+        found: dict[str, Any] = {"ranks": state["ranks"].tolist()}
+        if "calibration.spread" in state:
+            found["interval_scale"] = float(state["calibration.spread"])
+        return found
+
+    # -- stages --------------------------------------------------------------------------------
+
+    def _race(self, state: State) -> tuple[State, StepInfo]:
+        survivors = state["program.survivors"]
+        position, sweeps = int(state["program.position"]), int(state["program.sweeps"])
+        candidate = int(survivors[position])
+        own = {n.removeprefix(f"c{candidate}."): v for n, v in state.items()
+               if n.startswith(f"c{candidate}.")}  # fmt: skip
+        own, objective = self._problem(state).sweep(own, self._learns(sweeps))
+        new = state | {f"c{candidate}.{n}": v for n, v in own.items()}
+        objectives = state["program.objectives"].clone()
+        objectives[candidate] = objective
+        new["program.objectives"] = objectives
+        info = self._info(state, objective, f"start {candidate} {tuple(own['ranks'].tolist())}")
+        sweeps, segment = sweeps + 1, int(state["program.segment"])
+        if sweeps >= self._settings.race_sweeps:
+            sweeps, segment, position = 0, segment - 1, position + 1
+        if position >= len(survivors):
+            position = 0
+            keep = max(1, len(survivors) // 3)
+            order = torch.argsort(objectives[survivors], descending=True)
+            survivors = torch.sort(survivors[order[:keep]])[0]
+            new["program.survivors"] = survivors
+            dropped = set(range(len(objectives))) - set(survivors.tolist())
+            new = {n: v for n, v in new.items() if not any(n.startswith(f"c{j}.") for j in dropped)}
+            if len(survivors) == 1:
+                new = _promote(new, int(survivors[0]))
+                return self._enter(new, _PRUNE if self._settings.prune else _SETTLE), info
+        counters = {"position": position, "sweeps": sweeps, "segment": segment}
+        return new | {f"program.{n}": torch.tensor(v) for n, v in counters.items()}, info
+
+    def _prune(self, state: State) -> tuple[State, StepInfo]:
+        """Alternate: a few sweeps of the incumbent, then a trial without its weakest component."""
+        problem, sweeps = self._problem(state), int(state["program.sweeps"])
+        body = self._body(state)
+        trial = bool(state.get("program.trial", torch.tensor(False)))
+        own, objective = problem.sweep(body, self._learns(sweeps))
+        new = self._with_body(state, own)
+        info = self._info(state, objective, "prune" if trial else "settle")
+        new["program.sweeps"] = torch.tensor(sweeps + 1)
+        if sweeps + 1 < self._settings.prune_sweeps * (1 if trial else 2):
+            return new, info
+        new["program.segment"] = state["program.segment"] - 1
+        new["program.sweeps"] = torch.tensor(0)
+        if trial and float(objective) < float(state["program.incumbent"]):
+            saved = {n.removeprefix("saved."): v for n, v in new.items() if n.startswith("saved.")}
+            return self._enter(self._with_body(new, saved), _SETTLE), info
+        weakest = _weakest(problem, own)
+        if weakest is None:
+            return self._enter(new, _SETTLE), info
+        new = {n: v for n, v in new.items() if not n.startswith("saved.")}
+        new |= {f"saved.{n}": v for n, v in own.items()}
+        new["program.incumbent"] = objective
+        new["program.trial"] = torch.tensor(True)
+        return self._with_body(new, shrink(problem, own, *weakest)), info
+
+    def _settle(self, state: State, phase: int) -> tuple[State, StepInfo]:
+        sweeps = int(state["program.sweeps"])
+        own, objective = self._problem(state).sweep(self._body(state), self._learns(sweeps + 3))
+        new = self._with_body(state, own)
+        info = self._info(state, objective, "fit")
+        recent = torch.cat([state.get("program.recent", objective.new_zeros(0)), objective[None]])
+        recent = recent[-self._settings.learn_every - 1 :]
+        new["program.recent"] = recent
+        new["program.sweeps"] = torch.tensor(sweeps + 1)
+        span = float((recent[-1] - recent[0]).abs()) / max(len(recent) - 1, 1)
+        count = self.problem.entries.num_entries
+        settled = len(recent) > self._settings.learn_every
+        settled = settled and span < self._settings.tolerance * count
+        if phase == _REFIT or "program.held" not in state:
+            return new, replace(info, segment=1, converged=settled)
+        if settled or sweeps + 1 >= self._settings.settle_sweeps:
+            new = self._calibrate(new)
+            new = self._enter(new, _REFIT)
+        return new, info
+
+    def _calibrate(self, state: State) -> State:
+        """Interval factor on the held-out entries, then local posteriors for all entries."""
+        problem, held = self.problem, state["program.held"]
+        body = self._body(state)
+        new = dict(state)
+        subset = _subset(problem.entries, held)
+        inner_view = replace(problem, entries=subset)
+        mean, variance = inner_view.entry_moments(body)
+        if problem.likelihood.continuous:
+            predictive = real_predictive(problem.likelihood, body, mean, variance)
+            new["calibration.spread"] = _spread(predictive, subset.targets)
+        initial = problem.likelihood.initial(problem.entries.targets)
+        local = {n: v for n, v in initial.items() if v.dim() == 1}
+        body = {**body, **local}
+        mean, variance = problem.entry_moments(body)
+        local_state = problem.likelihood.update_local(
+            body, problem.entries.targets, mean, variance, 1.0
+        )
+        return self._with_body(new, local_state)
+
+    # -- helpers -------------------------------------------------------------------------------
+
+    def _problem(self, state: State) -> TuckerVariational:
+        """The updates on the entries of the present stage."""
+        if int(state["program.phase"]) == _REFIT or "program.held" not in state:
+            return self.problem
+        return self._without(state["program.held"])
+
+    def _without(self, held: Tensor) -> TuckerVariational:
+        if self._inner is None or self._held is None or not torch.equal(self._held, held):
+            keep = torch.ones(self.problem.entries.num_entries, dtype=torch.bool)
+            keep[held] = False
+            index = torch.nonzero(keep)[:, 0]
+            self._inner = replace(self.problem, entries=_subset(self.problem.entries, index))
+            self._held = held
+        return self._inner
+
+    def _learns(self, sweeps: int) -> bool:
+        return sweeps >= 3 and sweeps % self._settings.learn_every == 0
+
+    def _info(self, state: State, objective: Tensor, text: str) -> StepInfo:
+        return StepInfo(float(objective), segment=int(state["program.segment"]), message=text)
+
+    def _enter(self, state: State, phase: int) -> State:
+        new = {n: v for n, v in state.items() if not n.startswith("saved.")}
+        new.pop("program.recent", None)
+        new["program.phase"] = torch.tensor(phase)
+        new["program.sweeps"] = torch.tensor(0)
+        new["program.segment"] = state["program.segment"] - 1
+        return new
+
+    @staticmethod
+    def _body(state: State) -> State:
+        outside = ("program.", "saved.", "calibration.")
+        return {n: v for n, v in state.items() if not n.startswith(outside)}
+
+    @staticmethod
+    def _with_body(state: State, body: State) -> State:
+        outside = ("program.", "saved.", "calibration.")
+        return {n: v for n, v in state.items() if n.startswith(outside)} | body
+
+
+def _promote(state: State, candidate: int) -> State:
+    """The winner's state without prefix; the others are dropped."""
+    prefix = f"c{candidate}."
+    own = {n.removeprefix(prefix): v for n, v in state.items() if n.startswith(prefix)}
+    return {n: v for n, v in state.items() if n.startswith("program.")} | own
+
+
+def _subset(entries: Entries, rows: Tensor) -> Entries:
+    return Entries(entries.grids, [i[rows] for i in entries.index], entries.targets[rows])
+
+
+def _weakest(problem: TuckerVariational, state: State) -> tuple[int, int] | None:
+    """Mode and component with the smallest share of weight, where more than one is left."""
+    best: tuple[float, int, int] | None = None
+    modes: Sequence[int] = range(len(state["ranks"])) if problem.structure == "tucker" else (0,)
+    for k in modes:
+        if int(state["ranks"][k]) < 2:
+            continue
+        energy = component_energy(problem, state, k)
+        component = int(torch.argmin(energy))
+        share = float(energy[component]) * int(state["ranks"][k])
+        if best is None or share < best[0]:
+            best = (share, k, component)
+    return None if best is None else best[1:]
+
+
+def _spread(predictive: Any, targets: Tensor) -> Tensor:
+    """Factor on the half-width that makes the central 90 % interval cover 90 % of ``targets``.
+
+    The finite-sample rank ceil((n + 1) 0.9) of split conformal prediction (Lei et al. 2018).
+    """
+    half = predictive.quantile(0.95) - predictive.mean()
+    ratio = torch.sort((targets - predictive.mean()).abs() / half)[0]
+    rank = min(math.ceil((len(ratio) + 1) * 0.9), len(ratio))
+    return ratio[rank - 1].clamp(0.25, 4.0)
