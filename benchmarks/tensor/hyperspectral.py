@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import subprocess
 from collections.abc import Iterator
 
 from benchmarks.frame import Context, Line, row
@@ -24,7 +25,7 @@ def indian_pines(context: Context) -> Iterator[Line]:
     )
     try:
         peer = run_job(_JOB, "tensorly", size, timeout=_TENSORLY_LIMIT)
-    except JobFailed as error:
+    except (JobFailed, subprocess.TimeoutExpired) as error:
         yield Line("", f"{name} entries: TensorLy's masked Tucker", None, reason=str(error))
     else:
         what = f"{name} entries: RMSE (baseline: TensorLy, equal rank)"
