@@ -28,7 +28,16 @@ from jaxtyping import Float
 from scipy.optimize import minimize_scalar
 from torch import Tensor
 
-__all__ = ["Bernoulli", "Gaussian", "Likelihood", "NegativeBinomial", "Poisson", "StudentT"]
+__all__ = [
+    "LIKELIHOOD_NAMES",
+    "Bernoulli",
+    "Gaussian",
+    "Likelihood",
+    "NegativeBinomial",
+    "Poisson",
+    "StudentT",
+    "make_likelihood",
+]
 
 State = dict[str, Tensor]
 _LOG_2PI = math.log(2 * math.pi)
@@ -309,3 +318,19 @@ def _damp(state: State, weights: Tensor, linear: Tensor, damping: float) -> Stat
     mixed = (1 - damping) * old + damping * weights
     mixed_linear = (1 - damping) * old * state["local.targets"] + damping * linear
     return {**state, "local.weights": mixed, "local.targets": mixed_linear / mixed}
+
+
+def make_likelihood(name: str, options: dict[str, float] | None = None) -> Likelihood:
+    """Likelihood by name: "gaussian", "student_t", "poisson", "bernoulli", "negative_binomial".
+
+    Example:
+        >>> make_likelihood("student_t", {"df": 4.0}).name
+        'student_t'
+    """
+    return _LIKELIHOODS[name](**(options or {}))
+
+
+_LIKELIHOODS: dict[str, type[Likelihood]] = {
+    kind.name: kind for kind in (Gaussian, StudentT, Poisson, Bernoulli, NegativeBinomial)
+}
+LIKELIHOOD_NAMES = tuple(_LIKELIHOODS)

@@ -22,8 +22,9 @@ from probkit.errors import NumericalError
 from probkit.kernels import MarkovKernel
 from probkit.linalg.cyclic_reduction import log_normalizer
 from probkit.statespace.information import prior_precision
-from probkit.statespace.smoother import smooth
-from probkit.statespace.stacking import block_diagonal, stack_components, stack_outputs
+from probkit.statespace.smoother import choose_method, smooth
+from probkit.statespace.smoother import log_normalizer as log_normalizer_of_chain
+from probkit.statespace.stacking import block_diagonal, stack_batch
 from probkit.statespace.types import Posterior, Sites, Transitions
 
 __all__ = ["ModeMoments", "ModePrior"]
@@ -70,7 +71,7 @@ class ModePrior:
     def stacked(self, grid: Tensor | None = None) -> tuple[Transitions, Tensor]:
         """All components as one process of dimension n: transitions and ``H`` (R, n)."""
         transitions = self.kernel.transitions(self.grid if grid is None else grid)
-        return stack_components(transitions, self.kernel.state_space().H)
+        return stack_batch(transitions), self._outputs()
 
     def posterior(self, sites: Sites) -> Posterior:
         """Posterior marginals of the stacked state given sites on the R components."""
@@ -126,12 +127,20 @@ class ModePrior:
         return total
 
     def _objective(self, sites: Sites) -> Tensor:
-        """``log Z`` from the components' own precisions: small blocks, closed-form gradient."""
-        prior = prior_precision(self.kernel.transitions(self.grid))
-        H = stack_outputs(self.kernel.state_space().H)
-        diagonal = block_diagonal(prior.diagonal) + H.mT @ sites.precision @ H
-        evidence = log_normalizer(diagonal, block_diagonal(prior.lower), sites.linear @ H)
+        """``log Z``, from the components' own precisions where these are accurate."""
+        transitions, H = self.kernel.transitions(self.grid), self._outputs()
+        if choose_method(transitions).method != "information":
+            chain = stack_batch(transitions)
+            return log_normalizer_of_chain(chain, H, sites, "parallel") + self.log_prior()
+        prior = prior_precision(transitions)
+        blocks = stack_batch(Transitions(prior.diagonal, prior.diagonal)).A
+        lower = stack_batch(Transitions(prior.lower, prior.lower)).A
+        diagonal = blocks + H.mT @ sites.precision @ H
+        evidence = log_normalizer(diagonal, lower, sites.linear @ H)
         return 0.5 * prior.logdet.sum() + evidence + self.log_prior()
+
+    def _outputs(self) -> Float[Tensor, "R n"]:
+        return block_diagonal(list(self.kernel.output_map()))
 
     def _step(self, optimizer: torch.optim.Optimizer, closure: Callable[[], Tensor]) -> bool:
         try:

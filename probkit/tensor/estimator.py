@@ -1,0 +1,315 @@
+"""``FunctionalTucker``: fit, predict, save; the door to the family."""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from probkit.errors import ConfigurationError, FitWarning, message
+from probkit.infer import CAVI, CVI, FitResult
+from probkit.infer.callbacks import Callback
+from probkit.infer.provenance import data_digest
+from probkit.kernels import MarkovKernel
+from probkit.tensor.entries import Entries, Scaling
+from probkit.tensor.kernels import kernel_factory, resolve_kernels
+from probkit.tensor.likelihoods import LIKELIHOOD_NAMES, make_likelihood
+from probkit.tensor.posterior import TuckerPosterior
+from probkit.tensor.program import Program, ProgramSettings
+from probkit.tensor.validation import check_ranks, check_targets, to_inputs, to_target
+from probkit.tensor.variational import TuckerVariational
+
+__all__ = ["FunctionalTucker"]
+
+_MIN_HOLDOUT_ENTRIES = 200
+
+
+class FunctionalTucker:
+    """Functional Bayesian Tucker (or CP) decomposition of a tensor with continuous indexes.
+
+    ``y_n = sum_g W[g] prod_k u^k_{g_k}(x_nk) + b + noise`` with a Gaussian process for every
+    factor function. Missing cells are simply absent rows. Fang et al., ICLR 2024,
+    arXiv 2311.04829; see ``docs/explanation`` for what differs.
+
+    Args:
+        rank: "auto" (chosen by the ELBO up to ``max_rank``), one integer, or one a mode.
+        structure: "tucker" (a full core) or "cp" (one weight a component).
+        kernels: name or Markov kernel, one for all modes or one for each; None is "matern12".
+            Kernel objects work in internal units, where each mode spans [0, 1].
+        likelihood: "auto" (Student-t whose degrees of freedom are learned, so Gaussian noise is
+            included as a limit), or "gaussian", "student_t", "poisson", "bernoulli",
+            "negative_binomial".
+        max_rank: largest rank of the search.
+        num_starts: random starts for each rank; None for 4 (given rank) or 2 (search).
+        calibrate: whether to keep back 1/8 of the entries in a first fit and set the width of the
+            intervals by them (real-valued targets with at least 200 entries).
+        engine: ``CAVI`` or ``CVI`` settings; None for the likelihood's default.
+        missing: "drop" or "raise": what to do with NaN targets.
+        seed: of starts and hold-out.
+        input_names: names of the modes; taken from a data frame's columns if None.
+
+    Attributes:
+        result_: the :class:`probkit.infer.FitResult`.
+        num_missing_: NaN targets that were dropped.
+
+    Example:
+        >>> g = torch.Generator().manual_seed(0)
+        >>> x = torch.rand(150, 2, generator=g, dtype=torch.float64)
+        >>> y = torch.sin(4 * x[:, 0]) * x[:, 1]
+        >>> model = FunctionalTucker(rank=1, kernels="matern32", likelihood="gaussian")
+        >>> error = model.fit(x[:100], y[:100]).predict(x[100:]) - y[100:]
+        >>> bool(error.square().mean().sqrt() < 0.1)
+        True
+    """
+
+    def __init__(
+        self,
+        rank: str | int | Sequence[int] = "auto",
+        *,
+        structure: str = "tucker",
+        kernels: str | MarkovKernel | Sequence[str | MarkovKernel] | None = None,
+        likelihood: str = "auto",
+        max_rank: int = 5,
+        num_starts: int | None = None,
+        calibrate: bool = True,
+        engine: CAVI | None = None,
+        missing: str = "drop",
+        seed: int = 0,
+        input_names: Sequence[str] | None = None,
+    ) -> None:
+        self.rank, self.structure, self.kernels = rank, structure, kernels
+        self.likelihood, self.max_rank, self.num_starts = likelihood, max_rank, num_starts
+        self.calibrate, self.engine, self.missing = calibrate, engine, missing
+        self.seed, self.input_names = seed, input_names
+
+    def fit(
+        self,
+        x: Any,
+        y: Any,
+        *,
+        checkpoint: str | Path | None = None,
+        resume: bool = False,
+        progress: bool = False,
+        callbacks: Sequence[Callback] = (),
+    ) -> FunctionalTucker:
+        """Fit to N entries.
+
+        Args:
+            x: (N, K) coordinates: tensor, array or data frame; dates become days.
+            y: (N,) targets, NaN where missing.
+            checkpoint: directory for checkpoints; None for none.
+            resume: go on from a checkpoint of the same fit, if there is one.
+            progress: show a progress bar.
+            callbacks: called after each sweep.
+
+        Raises:
+            DataError, ShapeError, DtypeError, ConfigurationError: see the messages; all are
+                raised before any sweep.
+        """
+        program, data = self._prepare(x, y)
+        engine, reason = self._engine(program.problem)
+        self.result_: FitResult = engine.fit(
+            program,
+            seed=self.seed,
+            data=data,
+            reason=reason,
+            checkpoint=checkpoint,
+            resume=resume,
+            callbacks=callbacks,
+            progress=progress,
+        )
+        self.result_.diagnostics["num_missing"] = self.num_missing_
+        return self
+
+    def predict(
+        self,
+        x: Any,
+        *,
+        return_sd: bool = False,
+        quantiles: Sequence[float] | None = None,
+        num_samples: int | None = None,
+        seed: int = 0,
+    ) -> Any:
+        """Predict new observations at any coordinates.
+
+        Args:
+            x: (Q, K) coordinates.
+            return_sd: return ``(mean, sd)``.
+            quantiles: levels; returns a dictionary with ``mean``, ``sd`` and ``quantiles`` (L, Q).
+            num_samples: adds ``samples`` (S, Q), joint draws of the noiseless surface, to the
+                dictionary.
+            seed: of the draws.
+
+        Returns:
+            Tensors if ``x`` is a tensor, arrays otherwise.
+        """
+        posterior = self._posterior()
+        points, _ = to_inputs(x, num_modes=len(self.input_names_))
+        result = posterior.predict(points, quantiles=tuple(quantiles or ()))
+        if num_samples is not None:
+            generator = torch.Generator().manual_seed(seed)
+            result["samples"] = posterior.sample_f(points, num_samples, generator)
+        if not isinstance(x, Tensor):
+            result = {n: v.cpu().numpy() for n, v in result.items()}  # type: ignore[misc]
+        if quantiles is not None or num_samples is not None:
+            return result
+        return (result["mean"], result["sd"]) if return_sd else result["mean"]
+
+    def score(self, x: Any, y: Any) -> float:
+        """Mean log predictive density of the observed targets (higher is better)."""
+        points, _ = to_inputs(x, num_modes=len(self.input_names_))
+        target, observed = to_target(y, points.shape[0], "drop")
+        return float(self._posterior().log_likelihood(points[observed], target[observed]).mean())
+
+    def factors(self) -> list[tuple[Tensor, Tensor, Tensor]]:
+        """For each mode: grid in user units (D,), means and sds of its factors (D, R)."""
+        posterior = self._posterior()
+        mean, sd = posterior.mean(), posterior.sd()
+        modes = range(len(self.input_names_))
+        return [(posterior.grid(k), mean[f"factor_{k}"], sd[f"factor_{k}"]) for k in modes]
+
+    def save(self, directory: str | Path) -> Path:
+        """Write the result; see :meth:`probkit.infer.FitResult.save`."""
+        self._posterior()
+        return self.result_.save(directory)
+
+    @classmethod
+    def load(cls, directory: str | Path) -> FunctionalTucker:
+        """A fitted model from a saved result, without the data."""
+        result = FitResult.load(directory)
+        spec = result.posterior.spec()
+        model = cls(**spec["estimator"])
+        model.result_ = result
+        model.input_names_ = list(spec["input_names"])
+        model.num_missing_ = int(result.diagnostics.get("num_missing", 0))
+        return model
+
+    # -- preparation ---------------------------------------------------------------------------
+
+    def _prepare(self, x: Any, y: Any) -> tuple[Program, str]:
+        self._check_settings()
+        inputs, names = to_inputs(x)
+        target, observed = to_target(y, inputs.shape[0], self.missing)
+        self.num_missing_ = int((~observed).sum())
+        inputs, target = inputs[observed], target[observed]
+        name = "student_t" if self.likelihood == "auto" else self.likelihood
+        check_targets(target, name)
+        self.input_names_ = list(self.input_names or names)
+        kernels = resolve_kernels(self.kernels, inputs.shape[1])
+        likelihood = make_likelihood(name)
+        offset, scale = 0.0, 1.0
+        if likelihood.continuous:
+            offset, scale = float(target.mean()), float(target.std(unbiased=False)) or 1.0
+        scalings = [Scaling.of(column) for column in inputs.T]
+        columns = [s.apply(column) for s, column in zip(scalings, inputs.T, strict=True)]
+        entries = Entries.from_columns(columns, (target - offset) / scale)
+        self._check_grids(entries)
+        engine = self.engine if isinstance(self.engine, CVI) else CVI()
+        problem = TuckerVariational(
+            entries,
+            likelihood,
+            self.structure,
+            kernel_factory(kernels),
+            damping=engine.damping if not likelihood.continuous else 1.0,
+        )
+        spec = {
+            "estimator": self._arguments(),
+            "structure": self.structure,
+            "likelihood": name,
+            "likelihood_options": {},
+            "kernels": [k if isinstance(k, str) else type(k).__name__ for k in kernels],
+            "input_names": self.input_names_,
+            "scalings": [[s.offset, s.scale] for s in scalings],
+            "target_offset": offset,
+            "target_scale": scale,
+        }
+        program = Program(problem, self._schedule(entries, likelihood.continuous), spec)
+        return program, data_digest(inputs, target)
+
+    def _schedule(self, entries: Entries, continuous: bool) -> ProgramSettings:
+        sizes = [g.shape[0] for g in entries.grids]
+        if self.rank == "auto":
+            ranks = [tuple(min(r, d) for d in sizes) for r in range(1, self.max_rank + 1)]
+            if self.structure == "cp":
+                ranks = [(r,) * len(sizes) for r in range(1, self.max_rank + 1)]
+            check_ranks(list(ranks[-1]), sizes, self.structure, where="max_rank")
+            candidates = [r for r in dict.fromkeys(ranks) for _ in range(self.num_starts or 2)]
+        else:
+            assert not isinstance(self.rank, str)
+            single = check_ranks(self.rank, sizes, self.structure)
+            candidates = [single] * (self.num_starts or 4)
+        enough = entries.num_entries >= _MIN_HOLDOUT_ENTRIES
+        return ProgramSettings(
+            tuple(candidates),
+            prune=self.rank == "auto",
+            holdout=0.125 if self.calibrate and continuous and enough else 0.0,
+        )
+
+    def _check_settings(self) -> None:
+        choices = {
+            "structure": ("tucker", "cp"),
+            "likelihood": ("auto", *LIKELIHOOD_NAMES),
+            "missing": ("drop", "raise"),
+        }
+        for name, allowed in choices.items():
+            if getattr(self, name) not in allowed:
+                raise ConfigurationError(
+                    message(
+                        "Unknown setting",
+                        where=name,
+                        got=repr(getattr(self, name)),
+                        expected="one of " + ", ".join(allowed),
+                    )
+                )
+        if isinstance(self.rank, str) and self.rank != "auto":
+            raise ConfigurationError(
+                message("Unknown rank", where="rank", got=repr(self.rank),
+                        expected='"auto", an integer, or one integer a mode')  # fmt: skip
+            )
+        for name in ("max_rank", "num_starts"):
+            value = getattr(self, name)
+            if value is not None and (not isinstance(value, int) or value < 1):
+                raise ConfigurationError(
+                    message("A count must be positive", where=name, got=value, expected=">= 1")
+                )
+
+    def _check_grids(self, entries: Entries) -> None:
+        for name, grid in zip(self.input_names_, entries.grids, strict=True):
+            if grid.shape[0] == 1:
+                warnings.warn(
+                    f"Mode {name!r} has one distinct coordinate; its factor is a constant.",
+                    FitWarning,
+                    stacklevel=4,
+                )
+
+    def _engine(self, problem: TuckerVariational) -> tuple[CAVI, str]:
+        if self.engine is not None:
+            return self.engine, "asked for"
+        if problem.likelihood.continuous:
+            return CAVI(), "the likelihood is conditionally conjugate"
+        return CVI(), "the likelihood is not conjugate"
+
+    def _arguments(self) -> dict[str, Any]:
+        names = ("rank", "structure", "likelihood", "max_rank", "num_starts", "calibrate")
+        found = {n: getattr(self, n) for n in (*names, "missing", "seed")}
+        if not isinstance(self.rank, str | int):
+            found["rank"] = [int(r) for r in self.rank]
+        kernels = self.kernels
+        if kernels is None or isinstance(kernels, str):
+            found["kernels"] = kernels
+        return {**found, "input_names": self.input_names_}
+
+    def _posterior(self) -> TuckerPosterior:
+        result = getattr(self, "result_", None)
+        if result is None:
+            raise ConfigurationError(
+                message("The model is not fitted", remedy="call fit(x, y) first")
+            )
+        posterior = result.posterior
+        assert isinstance(posterior, TuckerPosterior)
+        return posterior
+

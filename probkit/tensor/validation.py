@@ -1,0 +1,241 @@
+"""Checks at the door: inputs and targets become float64 tensors, or a clear error is raised."""
+
+from __future__ import annotations
+
+import math
+import warnings
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+from probkit.errors import (
+    ConfigurationError,
+    DataError,
+    DtypeError,
+    FitWarning,
+    ShapeError,
+    message,
+)
+
+__all__ = ["MAX_CORE", "check_ranks", "check_targets", "to_inputs", "to_target"]
+
+MAX_CORE = 4096
+_DAY = np.timedelta64(1, "D")
+
+
+def to_inputs(x: Any, *, num_modes: int | None = None) -> tuple[Float[Tensor, "N K"], list[str]]:
+    """Coordinates as a float64 tensor, with column names.
+
+    Args:
+        x: (N, K) tensor, array, or data frame; datetime columns become days since 1970-01-01.
+        num_modes: the K expected, when predicting.
+
+    Raises:
+        DtypeError: complex or text columns.
+        ShapeError: not two-dimensional, fewer than two columns, or another K than fitted.
+        DataError: NaN or infinite coordinates.
+    """
+    names = [str(c) for c in x.columns] if hasattr(x, "columns") else []
+    columns = [x[c].to_numpy() for c in x.columns] if names else _columns(x)
+    if not names:
+        names = [f"x{k}" for k in range(len(columns))]
+    expected = "at least two columns" if num_modes is None else f"{num_modes} columns"
+    if len(columns) < 2 or (num_modes is not None and len(columns) != num_modes):
+        raise ShapeError(
+            message(
+                "The inputs have the wrong number of columns (one for each mode)",
+                where="x",
+                got=f"{len(columns)} columns",
+                expected=expected,
+            )
+        )
+    values = [_to_float(column, name) for column, name in zip(columns, names, strict=True)]
+    for value, name in zip(values, names, strict=True):
+        bad = np.flatnonzero(~np.isfinite(value))
+        if len(bad):
+            raise DataError(
+                message(
+                    f"Column {name!r} has {len(bad)} NaN or infinite coordinates",
+                    where="x",
+                    got=f"first rows {bad[:5].tolist()}",
+                    expected="finite numbers",
+                    remedy="drop these rows; missing values are allowed in the target only",
+                )
+            )
+    device = x.device if isinstance(x, Tensor) else torch.device("cpu")
+    return torch.as_tensor(np.stack(values, 1), device=device), names
+
+
+def to_target(y: Any, num_rows: int, missing: str) -> tuple[Float[Tensor, " N"], Tensor]:
+    """Targets as a float64 tensor and the mask of observed ones.
+
+    Raises:
+        ShapeError: not one value for each row of the inputs.
+        DataError: no observed value, an infinite one, or a missing one with ``missing="raise"``.
+    """
+    value = y.detach().cpu().numpy() if isinstance(y, Tensor) else np.asarray(y)
+    if value.ndim == 2 and value.shape[1] == 1:
+        value = value[:, 0]
+    if value.shape != (num_rows,):
+        raise ShapeError(
+            message(
+                "There must be one target for each row of the inputs",
+                where="y",
+                got=f"shape {value.shape}",
+                expected=f"shape ({num_rows},)",
+            )
+        )
+    value = _to_float(value, "y")
+    infinite = np.flatnonzero(np.isinf(value))
+    if len(infinite):
+        raise DataError(
+            message(
+                "The target has infinite values",
+                where="y",
+                got=f"first rows {infinite[:5].tolist()}",
+                expected="finite numbers, NaN where missing",
+            )
+        )
+    observed = ~np.isnan(value)
+    if missing == "raise" and not observed.all():
+        raise DataError(
+            message(
+                f"The target has {int((~observed).sum())} missing values",
+                where="y",
+                got=f"first rows {np.flatnonzero(~observed)[:5].tolist()}",
+                remedy='use missing="drop" to treat NaN as not observed',
+            )
+        )
+    if not observed.any():
+        raise DataError(
+            message(
+                "There is nothing to fit: no target is observed",
+                where="y",
+                got=f"{len(value)} rows, all missing",
+                expected="at least one finite value",
+            )
+        )
+    device = y.device if isinstance(y, Tensor) else torch.device("cpu")
+    return torch.as_tensor(value, device=device), torch.as_tensor(observed, device=device)
+
+
+def check_targets(y: Float[Tensor, " N"], likelihood: str) -> None:
+    """Counts must be non-negative integers, labels 0 or 1.
+
+    Raises:
+        DataError: with the first offending rows.
+    """
+    if likelihood in ("poisson", "negative_binomial"):
+        bad = (y < 0) | (y != y.round())
+        expected = "non-negative integers"
+    elif likelihood == "bernoulli":
+        bad = (y != 0) & (y != 1)
+        expected = "labels 0 or 1"
+    else:
+        if float(y.std(unbiased=False)) == 0.0:
+            warnings.warn("The target is constant; the fit says little.", FitWarning, stacklevel=3)
+        return
+    if bool(bad.any()):
+        rows = torch.nonzero(bad)[:5, 0].tolist()
+        raise DataError(
+            message(
+                f"{int(bad.sum())} targets do not fit the {likelihood} likelihood",
+                where="y",
+                got=f"rows {rows}: {y[rows].tolist()}",
+                expected=expected,
+            )
+        )
+
+
+def check_ranks(
+    rank: int | Sequence[int], sizes: Sequence[int], structure: str, *, where: str = "rank"
+) -> tuple[int, ...]:
+    """One rank a mode, capped at the mode's number of distinct coordinates with a warning.
+
+    Raises:
+        ConfigurationError: ranks below one, a wrong number of them, unequal ranks for CP, or a
+            core of more than 4 096 weights.
+    """
+    ranks = [rank] * len(sizes) if isinstance(rank, int) else list(rank)
+    if len(ranks) != len(sizes) or any(
+        isinstance(r, bool) or not isinstance(r, int) or r < 1 for r in ranks
+    ):
+        raise ConfigurationError(
+            message(
+                "Ranks must be positive integers, one for all modes or one for each",
+                where=where,
+                got=repr(rank),
+                expected=f"an integer >= 1 or {len(sizes)} of them",
+            )
+        )
+    if structure == "cp" and len(set(ranks)) > 1:
+        raise ConfigurationError(
+            message(
+                "A CP decomposition has the same rank in every mode",
+                where=where,
+                got=ranks,
+                remedy='use structure="tucker" for unequal ranks',
+            )
+        )
+    if structure == "tucker":
+        capped = [min(r, d) for r, d in zip(ranks, sizes, strict=True)]
+        if capped != ranks:
+            warnings.warn(
+                f"Ranks {ranks} exceed the number of distinct coordinates {list(sizes)}; "
+                f"{capped} are used.",
+                FitWarning,
+                stacklevel=4,
+            )
+        ranks = capped
+        size = math.prod(ranks)
+        if size > MAX_CORE:
+            memory = 3 * 8 * size**2 / 2**30
+            raise ConfigurationError(
+                message(
+                    "The core is too large for its full covariance",
+                    where=where,
+                    got=f"{ranks}: {size} weights, about {memory:.1f} GiB",
+                    expected=f"at most {MAX_CORE} weights",
+                    remedy='use smaller ranks or structure="cp"',
+                )
+            )
+    return tuple(ranks)
+
+
+def _columns(x: Any) -> list[np.ndarray]:
+    array = x.detach().cpu().numpy() if isinstance(x, Tensor) else np.asarray(x)
+    if array.ndim != 2:
+        raise ShapeError(
+            message("The inputs must be a table", where="x", got=f"shape {array.shape}",
+                    expected="(N, K)")  # fmt: skip
+        )
+    return [array[:, k] for k in range(array.shape[1])]
+
+
+def _to_float(column: Any, name: str) -> np.ndarray:
+    column = np.asarray(column)
+    if column.dtype.kind == "M":
+        days: np.ndarray = (column - np.datetime64(0, "s")) / _DAY
+        return days
+    if column.dtype.kind in "bif" or column.dtype.kind == "u":
+        return column.astype(np.float64)
+    if column.dtype.kind == "c":
+        raise DtypeError(
+            message("Complex values have no meaning here", where=name, got=str(column.dtype))
+        )
+    try:
+        return column.astype(np.float64)
+    except (TypeError, ValueError) as error:
+        raise DtypeError(
+            message(
+                "A text column cannot be a coordinate",
+                where=name,
+                got=f"{column.dtype}, for example {column.flat[0]!r}",
+                expected="numbers or dates",
+                remedy='code the categories as integers and use kernels="categorical" for the mode',
+            )
+        ) from error
