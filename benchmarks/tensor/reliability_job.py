@@ -11,7 +11,7 @@ from unittest import mock
 
 import torch
 
-from probkit.infer import CAVI, FitResult, Status, StepInfo
+from probkit.infer import CAVI, Status, StepInfo
 from probkit.tensor import FunctionalTucker
 from probkit.tensor.simulate import simulate_functional_tucker
 from probkit.tensor.variational import TuckerVariational
@@ -25,11 +25,9 @@ def main(kind: str, folder: Path) -> dict[str, Any]:
     return _JOBS[kind](folder)
 
 
-def _estimator(seed: int = 0, **settings: Any) -> FunctionalTucker:
+def _estimator(seed: int = 0) -> FunctionalTucker:
     engine = CAVI(max_sweeps=_SWEEPS, tolerance=1e-15)
-    return FunctionalTucker(
-        rank=2, structure="cp", likelihood="gaussian", engine=engine, seed=seed, **settings
-    )
+    return FunctionalTucker(rank=2, structure="cp", likelihood="gaussian", engine=engine, seed=seed)
 
 
 def _data(seed: int = 0) -> tuple[torch.Tensor, torch.Tensor]:
@@ -41,9 +39,8 @@ def _points() -> torch.Tensor:
     return torch.rand(50, 3, generator=torch.Generator().manual_seed(9), dtype=torch.float64)
 
 
-def _report(model: Any) -> dict[str, Any]:
-    predictions = torch.as_tensor(model.predict(_points()))
-    result = model if isinstance(model, FitResult) else model.result_
+def _report(model: FunctionalTucker) -> dict[str, Any]:
+    predictions, result = torch.as_tensor(model.predict(_points())), model.result_
     return {
         "predictions": predictions.tolist(),
         "status": result.status.name,
@@ -103,12 +100,12 @@ def _non_finite(folder: Path) -> dict[str, Any]:
 
 def _save(folder: Path) -> dict[str, Any]:
     model = _estimator().fit(*_data())
-    model.result_.save(folder / "result")
+    model.save(folder / "result")
     return _report(model)
 
 
 def _load(folder: Path) -> dict[str, Any]:
-    return _report(FitResult.load(folder / "result"))
+    return _report(FunctionalTucker.load(folder / "result"))
 
 
 def _arviz(folder: Path) -> dict[str, Any]:
