@@ -9,14 +9,17 @@ subtraction as ``Q_1 (x) M_2 + M_1 (x) Q_2 + Q_1 (x) Q_2``, so it stays positive
 from __future__ import annotations
 
 from functools import reduce
+from operator import mul
+from typing import cast
 
 import torch
-from gpytorch.constraints import Interval, Positive
+from gpytorch.constraints import Interval
 from gpytorch.priors import Prior
 from jaxtyping import Float
 from torch import Tensor
 
 from probkit.errors import ConfigurationError, message
+from probkit.kernels.constraints import log_positive
 from probkit.kernels.markov import MarkovKernel, same_input
 from probkit.statespace.discretization import kronecker
 from probkit.statespace.types import LTISDE, Transitions
@@ -44,8 +47,13 @@ class _Composition(MarkovKernel):
         self.kernels = torch.nn.ModuleList(kernels).to(dtype)
 
     @property
+    def factors(self) -> list[MarkovKernel]:
+        """The kernels combined here."""
+        return [cast(MarkovKernel, kernel) for kernel in self.kernels]
+
+    @property
     def is_stationary(self) -> bool:
-        return all(kernel.is_stationary for kernel in self.kernels)
+        return all(kernel.is_stationary for kernel in self.factors)
 
 
 class MarkovSumKernel(_Composition):
@@ -59,43 +67,42 @@ class MarkovSumKernel(_Composition):
 
     @property
     def state_dimension(self) -> int:
-        return sum(kernel.state_dimension for kernel in self.kernels)
+        return sum(kernel.state_dimension for kernel in self.factors)
 
     def covariance(
         self, x1: Float[Tensor, "*batch #N #M"], x2: Float[Tensor, "*batch #N #M"]
     ) -> Float[Tensor, "*batch N M"]:
-        first, *others = [kernel.covariance(x1, x2) for kernel in self.kernels]
+        first, *others = [kernel.covariance(x1, x2) for kernel in self.factors]
         return sum(others, first)
 
     def state_space(self) -> LTISDE:
-        parts = [kernel.state_space() for kernel in self.kernels]
+        parts = [kernel.state_space() for kernel in self.factors]
         return LTISDE(
-            *(
-                _block_diagonal([getattr(part, name) for part in parts])
-                for name in ("F", "L", "Qc")
-            ),
+            F=_block_diagonal([part.F for part in parts]),
+            L=_block_diagonal([part.L for part in parts]),
+            Qc=_block_diagonal([part.Qc for part in parts]),
             H=self.output_map(),
             P_inf=_block_diagonal([part.P_inf for part in parts]),
         )
 
     def output_map(self) -> Float[Tensor, "*batch 1 s"]:
-        maps = [kernel.output_map() for kernel in self.kernels]
+        maps = [kernel.output_map() for kernel in self.factors]
         batch = torch.broadcast_shapes(*(row.shape[:-2] for row in maps))
         return torch.cat([row.expand(*batch, *row.shape[-2:]) for row in maps], -1)
 
     def marginal_covariance(
         self, times: Float[Tensor, "*batch T"]
     ) -> Float[Tensor, "*batch T s s"]:
-        return _block_diagonal([kernel.marginal_covariance(times) for kernel in self.kernels])
+        return _block_diagonal([kernel.marginal_covariance(times) for kernel in self.factors])
 
     def transitions(self, times: Float[Tensor, "*batch T"]) -> Transitions:
-        parts = [kernel.transitions(times) for kernel in self.kernels]
+        parts = [kernel.transitions(times) for kernel in self.factors]
         return Transitions(
             _block_diagonal([part.A for part in parts]), _block_diagonal([part.Q for part in parts])
         )
 
     def transitions_over(self, steps: Float[Tensor, "*batch T"]) -> Transitions:
-        parts = [kernel.transitions_over(steps) for kernel in self.kernels]
+        parts = [kernel.transitions_over(steps) for kernel in self.factors]
         return Transitions(
             _block_diagonal([part.A for part in parts]), _block_diagonal([part.Q for part in parts])
         )
@@ -112,12 +119,12 @@ class MarkovProductKernel(_Composition):
 
     @property
     def state_dimension(self) -> int:
-        return reduce(lambda size, kernel: size * kernel.state_dimension, self.kernels, 1)
+        return reduce(mul, (kernel.state_dimension for kernel in self.factors), 1)
 
     def covariance(
         self, x1: Float[Tensor, "*batch #N #M"], x2: Float[Tensor, "*batch #N #M"]
     ) -> Float[Tensor, "*batch N M"]:
-        first, *others = [kernel.covariance(x1, x2) for kernel in self.kernels]
+        first, *others = [kernel.covariance(x1, x2) for kernel in self.factors]
         return reduce(torch.mul, others, first)
 
     def state_space(self) -> LTISDE:
@@ -134,21 +141,21 @@ class MarkovProductKernel(_Composition):
                     remedy="use transitions(times), which is exact for it",
                 )
             )
-        return reduce(_product_sde, [kernel.state_space() for kernel in self.kernels])
+        return reduce(_product_sde, [kernel.state_space() for kernel in self.factors])
 
     def output_map(self) -> Float[Tensor, "*batch 1 s"]:
-        return reduce(kronecker, [kernel.output_map() for kernel in self.kernels])
+        return reduce(kronecker, [kernel.output_map() for kernel in self.factors])
 
     def marginal_covariance(
         self, times: Float[Tensor, "*batch T"]
     ) -> Float[Tensor, "*batch T s s"]:
-        return reduce(kronecker, [kernel.marginal_covariance(times) for kernel in self.kernels])
+        return reduce(kronecker, [kernel.marginal_covariance(times) for kernel in self.factors])
 
     def transitions(self, times: Float[Tensor, "*batch T"]) -> Transitions:
         times = self._as_times(times)
         parts = [
             (*kernel.transitions(times), kernel.marginal_covariance(times).roll(1, -3))
-            for kernel in self.kernels
+            for kernel in self.factors
         ]
         A, Q, _ = reduce(_product_step, parts)
         return Transitions(A, Q)
@@ -164,7 +171,7 @@ class MarkovProductKernel(_Composition):
             )
         parts = [
             (*kernel.transitions_over(steps), kernel.marginal_covariance(steps))
-            for kernel in self.kernels
+            for kernel in self.factors
         ]
         A, Q, _ = reduce(_product_step, parts)
         return Transitions(A, Q)
@@ -203,7 +210,7 @@ class MarkovScaleKernel(MarkovKernel):
         self.base_kernel = base_kernel
         raw = torch.zeros(self._batch_shape, dtype=dtype, device=device)
         self.register_parameter("raw_outputscale", torch.nn.Parameter(raw))
-        constraint = Positive() if outputscale_constraint is None else outputscale_constraint
+        constraint = log_positive() if outputscale_constraint is None else outputscale_constraint
         self.register_constraint("raw_outputscale", constraint.to(dtype))
         if outputscale_prior is not None:
             self.register_prior(

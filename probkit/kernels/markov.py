@@ -5,7 +5,7 @@ from __future__ import annotations
 from abc import abstractmethod
 from collections.abc import Callable
 from copy import deepcopy
-from typing import Any
+from typing import Any, cast
 
 import torch
 from gpytorch.constraints import Interval
@@ -16,6 +16,7 @@ from torch import Tensor
 from torch.nn import ModuleList
 
 from probkit.errors import ConfigurationError, ShapeError, message
+from probkit.kernels.constraints import log_positive
 from probkit.statespace.discretization import discretize, steps_between, with_initial
 from probkit.statespace.types import LTISDE, Transitions
 
@@ -76,7 +77,8 @@ class MarkovKernel(Kernel):
             batch_shape=torch.Size(batch_shape),
             active_dims=active_dims,
             lengthscale_prior=lengthscale_prior,
-            lengthscale_constraint=lengthscale_constraint,
+            lengthscale_constraint=lengthscale_constraint
+            or (log_positive() if self.has_lengthscale else None),
         )
         self.to(dtype)
 
@@ -217,7 +219,11 @@ class MarkovKernel(Kernel):
             if isinstance(child, MarkovKernel):
                 setattr(new, name, map_kernel(child))
             elif isinstance(child, ModuleList):
-                setattr(new, name, ModuleList(map_kernel(kernel) for kernel in child))
+                setattr(
+                    new,
+                    name,
+                    ModuleList(map_kernel(cast(MarkovKernel, kernel)) for kernel in child),
+                )
         new.batch_shape = batch_shape
         return new
 

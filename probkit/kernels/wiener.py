@@ -52,7 +52,7 @@ class WienerKernel(MarkovKernel):
     ) -> None:
         super().__init__(**kwargs)
         _require_not_negative(initial_variance, "initial_variance")
-        self._initial = (initial_variance,)
+        self._initial: tuple[float, ...] = (initial_variance,)
         self.origin = origin
 
     @property

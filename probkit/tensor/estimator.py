@@ -267,8 +267,12 @@ class FunctionalTucker:
                 )
         if isinstance(self.rank, str) and self.rank != "auto":
             raise ConfigurationError(
-                message("Unknown rank", where="rank", got=repr(self.rank),
-                        expected='"auto", an integer, or one integer a mode')  # fmt: skip
+                message(
+                    "Unknown rank",
+                    where="rank",
+                    got=repr(self.rank),
+                    expected='"auto", an integer, or one integer a mode',
+                )  # fmt: skip
             )
         for name in ("max_rank", "num_starts"):
             value = getattr(self, name)
@@ -312,4 +316,3 @@ class FunctionalTucker:
         posterior = result.posterior
         assert isinstance(posterior, TuckerPosterior)
         return posterior
-

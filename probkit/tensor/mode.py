@@ -73,6 +73,13 @@ class ModePrior:
         transitions = self.kernel.transitions(self.grid if grid is None else grid)
         return stack_batch(transitions), self._outputs()
 
+    def chain(self, times: Float[Tensor, "Q T"]) -> Transitions:
+        """Stacked transitions over a batch of short chains, ``(Q, T, n, n)``."""
+        batched = self.kernel.transitions(
+            times.unsqueeze(0).expand(self.rank, -1, -1).movedim(0, 1)
+        )
+        return stack_batch(batched)
+
     def posterior(self, sites: Sites) -> Posterior:
         """Posterior marginals of the stacked state given sites on the R components."""
         transitions, H = self.stacked()
@@ -95,6 +102,8 @@ class ModePrior:
 
         def closure() -> Tensor:
             optimizer.zero_grad()
+            if not all(bool(torch.isfinite(p).all()) for p in parameters):
+                raise NumericalError("the line search left the finite numbers")
             loss = -self._objective(sites)
             loss.backward()
             values.append(float(loss.detach()))

@@ -17,11 +17,11 @@ from jaxtyping import Float
 from torch import Tensor
 
 from probkit.infer.registry import register
-from probkit.statespace import Posterior, Sites
 from probkit.statespace.interpolation import interpolate
 from probkit.statespace.sampling import sample_posterior
+from probkit.statespace.types import Posterior, Sites
 from probkit.tensor.entries import Entries, Scaling, locate
-from probkit.tensor.likelihoods import Gaussian, Likelihood, NegativeBinomial, make_likelihood
+from probkit.tensor.likelihoods import Likelihood, make_likelihood
 from probkit.tensor.predictive import (
     CountPredictive,
     LabelPredictive,
@@ -160,7 +160,7 @@ class TuckerPosterior:
         if bool(off.any()):
             prior = self._problem.mode(state, k)
             _, H = prior.stacked(grid[:1])
-            z_mean, z_covariance = interpolate(prior, grid, self._smoothed(k), points[off])
+            z_mean, z_covariance = interpolate(prior.chain, grid, self._smoothed(k), points[off])
             mean[off], covariance[off] = z_mean @ H.mT, H @ z_covariance @ H.mT
         return mean, covariance
 
