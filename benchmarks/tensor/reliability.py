@@ -42,7 +42,7 @@ def interrupt(context: Context) -> Iterator[Line]:
         "ok",
         "SIGINT: status INTERRUPTED, predictions finite",
         float(usable),
-        reason=None if usable else f"exit {code}: {output.strip()[-200:]}",
+        reason=None if usable else f"exit {code}: {' '.join(output.split())[-200:]}",
     )
 
 
