@@ -272,7 +272,7 @@ class FunctionalTucker:
                     where="rank",
                     got=repr(self.rank),
                     expected='"auto", an integer, or one integer a mode',
-                )  # fmt: skip
+                )
             )
         for name in ("max_rank", "num_starts"):
             value = getattr(self, name)

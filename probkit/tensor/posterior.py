@@ -136,6 +136,7 @@ class TuckerPosterior:
         scaling = self._scaling(k)
         return self._problem.entries.grids[k] * scaling.scale + scaling.offset
 
+    @torch.no_grad()
     def moments(self, x: Float[Tensor, "Q K"]) -> tuple[Tensor, Tensor]:
         """Mean and variance of f at coordinates in user units; f on the internal target scale."""
         means, packed, index = [], [], []
@@ -150,6 +151,7 @@ class TuckerPosterior:
         shape = self._problem.shape(self._state)
         return moments_of(self._state, shape, entries, packed, means)
 
+    @torch.no_grad()
     def rows(self, k: int, points: Float[Tensor, " Q"]) -> tuple[Tensor, Tensor]:
         """Mean (Q, R) and covariance (Q, R, R) of mode k at sorted distinct internal points."""
         state, grid = self._state, self._problem.entries.grids[k]

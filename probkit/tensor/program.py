@@ -55,7 +55,7 @@ class ProgramSettings:
     prune: bool = False
     prune_sweeps: int = 6
     holdout: float = 0.125
-    tolerance: float = 1e-4
+    tolerance: float = 5e-4
     settle_sweeps: int = 60
     learn_every: int = 3
 

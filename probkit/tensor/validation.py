@@ -215,7 +215,7 @@ def _columns(x: Any) -> list[np.ndarray]:
                 where="x",
                 got=f"shape {array.shape}",
                 expected="(N, K)",
-            )  # fmt: skip
+            )
         )
     return [array[:, k] for k in range(array.shape[1])]
 
