@@ -75,9 +75,7 @@ class NUTS:
     full_mass: bool = False
 
     def __post_init__(self) -> None:
-        require_positive(
-            self, "num_samples", "num_chains", "target_accept", "max_tree_depth"
-        )
+        require_positive(self, "num_samples", "num_chains", "target_accept", "max_tree_depth")
         require_not_negative(self, "num_warmup")
 
     def fit(
@@ -166,9 +164,7 @@ class NUTS:
             outcome.state,
         )
 
-    def _step(
-        self, model: Callable[..., Any], arguments: ModelArguments, progress: bool
-    ) -> Step:
+    def _step(self, model: Callable[..., Any], arguments: ModelArguments, progress: bool) -> Step:
         """One chain; the objective is the log joint density (unconstrained) of its last draw."""
         args, kwargs = arguments
 

@@ -36,7 +36,8 @@ class FunctionalTucker:
     arXiv 2311.04829; see ``docs/explanation`` for what differs.
 
     Args:
-        rank: "auto" (chosen by the ELBO up to ``max_rank``), one integer, or one a mode.
+        rank: "auto" (up to ``max_rank``, chosen by held-out predictive score), one integer, or
+            one for each mode.
         structure: "tucker" (a full core) or "cp" (one weight a component).
         kernels: name or Markov kernel, one for all modes or one for each; None is "matern12".
             Kernel objects work in internal units, where each mode spans [0, 1].
@@ -243,10 +244,13 @@ class FunctionalTucker:
             single = check_ranks(self.rank, sizes, self.structure)
             candidates = [single] * (self.num_starts or 4)
         enough = entries.num_entries >= _MIN_HOLDOUT_ENTRIES
+        wanted = self.rank == "auto" or (self.calibrate and continuous)
         return ProgramSettings(
             tuple(candidates),
             prune=self.rank == "auto",
-            holdout=0.125 if self.calibrate and continuous and enough else 0.0,
+            holdout=0.125
+            if enough and (self.rank == "auto" or (self.calibrate and continuous))
+            else 0.0,
         )
 
     def _check_settings(self) -> None:

@@ -32,7 +32,7 @@ from probkit.tensor.predictive import (
 from probkit.tensor.structure import packed_rows
 from probkit.tensor.variational import TuckerVariational, moments_of
 
-__all__ = ["TuckerPosterior", "real_predictive"]
+__all__ = ["TuckerPosterior", "predictive_law", "real_predictive"]
 
 State = dict[str, Tensor]
 
@@ -51,7 +51,7 @@ class TuckerPosterior:
         empty = torch.zeros(0, dtype=state["core.mean"].dtype)
         entries = Entries(problem.entries.grids, [], empty)
         self._problem = replace(problem, entries=entries)
-        outside = ("program.", "saved.", "local.weights", "local.targets")
+        outside = ("program.", "local.weights", "local.targets")
         self._state = {n: v for n, v in state.items() if not n.startswith(outside)}
         self._spec = spec
 
@@ -169,14 +169,7 @@ class TuckerPosterior:
     def predictive(self, x: Float[Tensor, "Q K"]) -> Predictive:
         """Predictive law of new observations, on the internal target scale."""
         mean, variance = self.moments(x)
-        likelihood = self._problem.likelihood
-        if likelihood.name == "bernoulli":
-            return LabelPredictive(mean, variance)
-        if not likelihood.continuous:
-            size = self._state.get("local.dispersion", torch.tensor(math.inf))
-            return CountPredictive(mean, variance, float(size))
-        spread = float(self._state.get("calibration.spread", torch.tensor(1.0)))
-        return real_predictive(likelihood, self._state, mean, variance, spread)
+        return predictive_law(self._problem.likelihood, self._state, mean, variance)
 
     def predict(
         self, x: Float[Tensor, "Q K"], *, quantiles: Sequence[float] = ()
@@ -287,6 +280,19 @@ class TuckerPosterior:
             tau = torch._standard_gamma(a, generator=generator) / state["noise.rate"]
             result["noise_sd"] = self.target_scaling[1] / tau.sqrt()
         return result
+
+
+def predictive_law(
+    likelihood: Likelihood, state: State, mean: Tensor, variance: Tensor
+) -> Predictive:
+    """Predictive law of observations where f has the given moments."""
+    if likelihood.name == "bernoulli":
+        return LabelPredictive(mean, variance)
+    if not likelihood.continuous:
+        size = state.get("local.dispersion", torch.tensor(math.inf))
+        return CountPredictive(mean, variance, float(size))
+    spread = float(state.get("calibration.spread", torch.tensor(1.0)))
+    return real_predictive(likelihood, state, mean, variance, spread)
 
 
 def real_predictive(
