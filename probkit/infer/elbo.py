@@ -170,7 +170,9 @@ class ElboProgram:
 def _adam(state: State, name: str, gradient: Tensor, number: int, rate: float) -> State:
     """Adam's update of one parameter, with bias correction; ``gradient`` is that of the loss."""
     first = torch.lerp(gradient, state[f"first.{name}"].to(gradient.device), _FIRST_DECAY)
-    second = torch.lerp(gradient.square(), state[f"second.{name}"].to(gradient.device), _SECOND_DECAY)
+    second = torch.lerp(
+        gradient.square(), state[f"second.{name}"].to(gradient.device), _SECOND_DECAY
+    )
     scale = (second / (1 - _SECOND_DECAY**number)).sqrt() + _EPSILON
     change = rate / (1 - _FIRST_DECAY**number) * first / scale
     value = state[f"param.{name}"].to(gradient.device) - change

@@ -163,9 +163,7 @@ class Gibbs:
         """
 
         def step(state: State, generator: torch.Generator) -> tuple[State, StepInfo]:
-            chains = [
-                model.gibbs_step(_chain(state, c), generator) for c in range(self.num_chains)
-            ]
+            chains = [model.gibbs_step(_chain(state, c), generator) for c in range(self.num_chains)]
             store = {
                 name: _with_room(value, self.num_samples)
                 for name, value in state.items()
