@@ -248,9 +248,7 @@ class FunctionalTucker:
         return ProgramSettings(
             tuple(candidates),
             prune=self.rank == "auto",
-            holdout=0.125
-            if enough and (self.rank == "auto" or (self.calibrate and continuous))
-            else 0.0,
+            holdout=0.125 if enough and wanted else 0.0,
         )
 
     def _check_settings(self) -> None:

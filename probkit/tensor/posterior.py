@@ -163,7 +163,9 @@ class TuckerPosterior:
             prior = self._problem.mode(state, k)
             _, H = prior.stacked(grid[:1])
             z_mean, z_covariance = interpolate(prior.chain, grid, self._smoothed(k), points[off])
-            mean[off], covariance[off] = z_mean @ H.mT, H @ z_covariance @ H.mT
+            scale = state[f"mode{k}.scale"]
+            mean[off] = z_mean @ H.mT / scale
+            covariance[off] = H @ z_covariance @ H.mT / (scale[:, None] * scale)
         return mean, covariance
 
     def predictive(self, x: Float[Tensor, "Q K"]) -> Predictive:
@@ -227,11 +229,13 @@ class TuckerPosterior:
         return Scaling(*self._spec["scalings"][k])
 
     def _smoothed(self, k: int) -> Posterior:
+        """Smoothed states before scale balancing, the law that belongs to the prior."""
         state = self._state
-        mean = state[f"mode{k}.mean"]
-        return Posterior(
-            mean, state[f"mode{k}.covariance"], state[f"mode{k}.cross"], mean.new_zeros(())
-        )
+        mean, scale = state[f"mode{k}.mean"], state[f"mode{k}.scale"]
+        states = torch.repeat_interleave(scale, mean.shape[-1] // len(scale))
+        square = states[:, None] * states
+        covariance, cross = state[f"mode{k}.covariance"], state[f"mode{k}.cross"]
+        return Posterior(mean * states, covariance * square, cross * square, mean.new_zeros(()))
 
     def _factor_draws(
         self, k: int, points: Tensor | None, num_samples: int, generator: torch.Generator
@@ -261,7 +265,7 @@ class TuckerPosterior:
         sites = Sites(precision, linear, linear.new_zeros(()))
         with torch.no_grad():
             paths = sample_posterior(transitions, H, sites, num_samples, generator)
-        draws = paths @ H.mT
+        draws = paths @ H.mT / state[f"mode{k}.scale"]
         return draws if rows is None else draws[:, rows]
 
     def _core_draws(self, num_samples: int, generator: torch.Generator) -> dict[str, Tensor]:
