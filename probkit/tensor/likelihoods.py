@@ -43,6 +43,7 @@ State = dict[str, Tensor]
 _LOG_2PI = math.log(2 * math.pi)
 _NOISE_SHAPE0 = 1e-3
 _NOISE_RATE0 = 1e-3
+_POISSON_WARMUP = 5
 
 
 class Likelihood(ABC):
@@ -178,19 +179,32 @@ class StudentT(Gaussian):
 
 
 class Poisson(Likelihood):
-    """Counts with rate exp(f). E exp(f) is taken as exp(m + v/2), the moment-matched value."""
+    """Counts with rate exp(f). E exp(f) is taken as exp(m + v/2), the moment-matched value.
+
+    The first sweeps fit ``log(y + 1/2) ~ N(f, 1)``: from random factors the exponential link would
+    throw the sites far off.
+    """
 
     name = "poisson"
     continuous = False
 
     def initial(self, targets: Tensor) -> State:
         # Laplace-like start at f = log(y + 1/2): precision = rate, target = f
-        rate = targets + 0.5
-        return {"local.weights": rate, "local.targets": torch.log(rate)}
+        age = torch.zeros((), dtype=torch.int64)
+        # weights y + 1/2 would let a few large counts rule the first components
+        weights = torch.ones_like(targets)
+        return {
+            "local.weights": weights,
+            "local.targets": torch.log(targets + 0.5),
+            "local.age": age,
+        }
 
     def update_local(
         self, state: State, targets: Tensor, mean: Tensor, variance: Tensor, damping: float
     ) -> State:
+        state = {**state, "local.age": state["local.age"] + 1}
+        if int(state["local.age"]) <= _POISSON_WARMUP:
+            return state
         rate = torch.exp((mean + 0.5 * variance).clamp(max=50.0))
         weights = rate.clamp_min(1e-10)
         return _damp(state, weights, weights * mean + (targets - rate), damping)

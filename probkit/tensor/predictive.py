@@ -220,7 +220,7 @@ class LabelPredictive(Predictive):
 
 
 def _hermite(mean: Tensor, variance: Tensor) -> tuple[Tensor, Tensor]:
-    nodes, weights = np.polynomial.hermite_e.hermegauss(_NUM_HERMITE)
-    nodes = torch.as_tensor(nodes).to(mean)
-    weights = torch.as_tensor(weights / weights.sum()).to(mean)
+    points, masses = np.polynomial.hermite_e.hermegauss(_NUM_HERMITE)
+    nodes = torch.as_tensor(points).to(mean)
+    weights = torch.as_tensor(masses / masses.sum()).to(mean)
     return mean[:, None] + variance.sqrt()[:, None] * nodes, weights

@@ -94,7 +94,9 @@ def test_sites_are_the_second_moment_of_the_partial_derivative(sizes, structure)
                 rows[root] = torch.eye(shape.ranks[root]).double()[r]
                 derivative.append(core @ _dense_features(shape, rows))
             a = torch.stack(derivative)
-            value = core @ _dense_features(shape, [m[i[n]] for m, i in zip(means, index)])
+            value = core @ _dense_features(
+                shape, [m[i[n]] for m, i in zip(means, index, strict=True)]
+            )
             # for zero covariances u_k' a_n is the prediction, whatever the mode
             assert abs(float(a @ means[root][index[root][n]] - value)) < 1e-12
             expected[index[root][n]] += weights[n] * torch.outer(a, a)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from itertools import pairwise
+
 import pytest
 import torch
 
@@ -58,7 +60,7 @@ def test_objective_never_falls(structure, likelihood, kernel):
     for step in range(20):
         state, objective = problem.sweep(state, learn=step % 3 == 2)
         values.append(float(objective))
-    falls = [b - a for a, b in zip(values, values[1:], strict=False)]
+    falls = [b - a for a, b in pairwise(values)]
     assert min(falls) > -1e-8 * max(abs(v) for v in values)
     assert values[-1] > values[0]
 
