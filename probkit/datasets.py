@@ -1,0 +1,165 @@
+"""Data sets that installed packages carry, loaded at run time; nothing is downloaded or copied."""
+
+from __future__ import annotations
+
+import importlib
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from types import ModuleType
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from probkit.errors import DataError, DependencyError, message
+from probkit.io import Table, table_from_arrays
+from probkit.random import Seed, as_generator
+
+__all__ = ["DATASETS", "WHOLE", "holdout", "load_dataset"]
+
+DATASETS = {
+    "sst": "Pacific winter sea-surface temperature anomalies, 50 winters x 18 x 30 (eofs, GPL-3.0)",
+    "kinetic": "kinetic fluorescence, 64 x 12 x 10 x 60 (tensorly; source site's terms)",
+    "il2": "IL-2 response, 13 ligands x 4 times x 12 doses x 8 cells (tensorly; Univ. California)",
+    "indian_pines": "hyperspectral image, 145 x 145 x 200 (tensorly, CC BY 3.0)",
+    "elnino": "El Nino sea-surface temperature, 61 years x 12 months (statsmodels, public domain)",
+}
+"""Name and one line on each data set, with the package that carries it and the licence."""
+
+WHOLE = {"sst": {"time": 2}}
+"""Whole slices that the standard hold-out of a data set hides, by input"""
+
+
+def load_dataset(name: str) -> Table:
+    """Load a data set by name.
+
+    Raises:
+        DataError: an unknown name.
+        DependencyError: the package that carries it is not installed.
+
+    Example:
+        >>> load_dataset("elnino").inputs
+        ('year', 'month')
+    """
+    if name not in _LOADERS:
+        raise DataError(
+            message(
+                "There is no data set of this name",
+                where="name",
+                got=repr(name),
+                expected="one of " + ", ".join(DATASETS),
+                remedy="give a file (.csv, .parquet, .nc) for data of your own",
+            )
+        )
+    return _LOADERS[name]()
+
+
+def holdout(
+    table: Table,
+    *,
+    fraction: float = 0.1,
+    seed: Seed = 0,
+    whole: Mapping[str, int] | None = None,
+) -> tuple[Tensor, list[str]]:
+    """Choose test rows: whole slices of an input, and a random share of the remaining rows.
+
+    Args:
+        fraction: share of rows hidden at random.
+        whole: for an input's name, how many of its distinct values are hidden entirely.
+
+    Returns:
+        A mask (N,) of test rows and a label for each: "random", "whole INPUT" or "" (training).
+
+    Raises:
+        DataError: a fraction outside [0, 1), or an unknown input.
+    """
+    if not 0 <= fraction < 1:
+        raise DataError(
+            message(
+                "The test share is impossible", where="fraction", got=fraction, expected="in [0, 1)"
+            )
+        )
+    generator = as_generator(seed)
+    count = table.y.shape[0]
+    labels = [""] * count
+    for name, number in (whole or {}).items():
+        if name not in table.inputs:
+            raise DataError(
+                message(
+                    "Unknown input",
+                    where="whole",
+                    got=name,
+                    expected="one of " + ", ".join(table.inputs),
+                )
+            )
+        column = table.x[:, table.inputs.index(name)]
+        values = torch.unique(column)
+        inner = values[1:-1]  # the ends would be extrapolation
+        chosen = inner[torch.randperm(len(inner), generator=generator)[:number]]
+        for row in torch.nonzero(torch.isin(column, chosen))[:, 0].tolist():
+            labels[row] = f"whole {name}"
+    free = torch.tensor([i for i, label in enumerate(labels) if not label])
+    picked = free[torch.randperm(len(free), generator=generator)[: round(fraction * len(free))]]
+    for row in picked.tolist():
+        labels[row] = "random"
+    return torch.tensor([bool(label) for label in labels]), labels
+
+
+def _package(name: str) -> ModuleType:
+    try:
+        return importlib.import_module(name)
+    except ImportError as error:
+        raise DependencyError(
+            message(
+                f"The data set comes with the package {name.split('.')[0]!r}",
+                remedy='pip install "probkit[data]"',
+            )
+        ) from error
+
+
+def _sst() -> Table:
+    import xarray as xr
+
+    package = _package("eofs")
+    folder = Path(str(package.__file__)).parent / "examples" / "example_data"
+    with xr.open_dataset(folder / "sst_ndjfm_anom.nc", engine="scipy") as data:
+        array = data["sst"].load()
+    coordinates = {
+        # each value is a winter's mean: the year of its January
+        "time": array["time"].dt.year.to_numpy().astype(np.float64),
+        "latitude": array["latitude"].to_numpy().astype(np.float64),
+        "longitude": array["longitude"].to_numpy().astype(np.float64),
+    }
+    return table_from_arrays(array.to_numpy(), coordinates, target="sst_anomaly", name="sst")
+
+
+def _tensorly(loader: str, names: tuple[str, ...], target: str) -> Callable[[], Table]:
+    def load() -> Table:
+        bunch = getattr(_package("tensorly.datasets"), f"load_{loader}")()
+        values = np.asarray(bunch.tensor, dtype=np.float64)
+        ticks = bunch.get("ticks") if loader == "kinetic" else None
+        axes = {
+            name: np.asarray(ticks[k], dtype=np.float64) if ticks else np.arange(float(size))
+            for k, (name, size) in enumerate(zip(names, values.shape, strict=True))
+        }
+        return table_from_arrays(values, axes, target=target, name=loader)
+
+    return load
+
+
+def _elnino() -> Table:
+    frame = _package("statsmodels.datasets.elnino").load_pandas().data
+    values = frame.iloc[:, 1:].to_numpy()
+    coordinates = {"year": frame.iloc[:, 0].to_numpy(), "month": np.arange(1.0, 13.0)}
+    return table_from_arrays(values, coordinates, target="temperature", name="elnino")
+
+
+_LOADERS: dict[str, Callable[[], Table]] = {
+    "sst": _sst,
+    "kinetic": _tensorly(
+        "kinetic", ("measurement", "emission", "excitation", "time"), "fluorescence"
+    ),
+    "il2": _tensorly("IL2data", ("ligand", "time", "dose", "cell"), "response"),
+    "indian_pines": _tensorly("indian_pines", ("row", "column", "band"), "reflectance"),
+    "elnino": _elnino,
+}

@@ -1,0 +1,289 @@
+"""Tables of entries from files: CSV, Parquet and netCDF to coordinates and a target.
+
+A table is long: one row an entry, one column a coordinate. A gridded netCDF variable becomes long
+by its coordinates, NaN cells counting as missing. Dates become days since 1970-01-01.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+from probkit.errors import DataError, DependencyError, message
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+__all__ = ["Table", "read_table", "table_from_arrays", "table_from_frame", "write_table"]
+
+_DAY = np.timedelta64(1, "D")
+
+
+@dataclass(frozen=True)
+class Table:
+    """Entries of a tensor: coordinates, target, and what the columns mean.
+
+    Attributes:
+        x: (N, K) coordinates, float64.
+        y: (N,) observed targets.
+        inputs: names of the K coordinates.
+        target: name of the target.
+        kinds: "numeric", "datetime" (days since 1970-01-01) or "category" for each input.
+        levels: names of the levels of categorical inputs, in the order of their codes.
+        num_missing: rows or cells without a target, which were dropped.
+        name: where the table came from.
+    """
+
+    x: Float[Tensor, "N K"]
+    y: Float[Tensor, " N"]
+    inputs: tuple[str, ...]
+    target: str
+    kinds: tuple[str, ...]
+    levels: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
+    num_missing: int = 0
+    name: str = "table"
+
+
+def read_table(
+    path: str | Path,
+    *,
+    inputs: Sequence[str] | None = None,
+    target: str | None = None,
+    needs_target: bool = True,
+) -> Table:
+    """Read a CSV, Parquet or netCDF file.
+
+    Args:
+        path: the file; its suffix tells the format (.csv, .parquet, .nc).
+        inputs: coordinate columns; None for all but the target (netCDF: the dimensions).
+        target: target column; None for the last one (netCDF: the only gridded variable).
+        needs_target: False for a file of points to predict at; ``y`` is then NaN.
+
+    Raises:
+        DataError: no such file or column, an unknown suffix, NaN among the coordinates.
+        DependencyError: pandas is not installed.
+    """
+    path = Path(path)
+    if not path.exists():
+        raise DataError(
+            message(
+                "There is no such file",
+                where=str(path),
+                remedy="check the path, or give the name of a bundled data set (probkit list)",
+            )
+        )
+    frame, given_target = _read_frame(path, target)
+    target = target or given_target
+    if target is None and needs_target:
+        target = str(frame.columns[-1])
+    return table_from_frame(
+        frame, inputs=inputs, target=target if needs_target else None, name=path.name
+    )
+
+
+def table_from_frame(
+    frame: pd.DataFrame,
+    *,
+    inputs: Sequence[str] | None = None,
+    target: str | None = None,
+    name: str = "table",
+) -> Table:
+    """A table from a data frame; ``target=None`` gives NaN targets (points to predict at)."""
+    frame = frame.rename(columns=str)
+    chosen = list(inputs) if inputs else [c for c in frame.columns if c != target]
+    wanted = [*chosen, *([target] if target else [])]
+    missing = [c for c in wanted if c not in frame.columns]
+    if missing:
+        raise DataError(
+            message(
+                f"The table has no column {missing[0]!r}",
+                where=name,
+                got=missing,
+                expected="columns among " + ", ".join(frame.columns),
+                remedy="name the columns with inputs and target",
+            )
+        )
+    columns, kinds, levels = [], [], {}
+    for column in chosen:
+        values, kind, names = _coordinate(frame[column], column, name)
+        columns.append(values)
+        kinds.append(kind)
+        if names is not None:
+            levels[column] = names
+    x = np.stack(columns, 1)
+    if target is None:
+        y = np.full(len(x), np.nan)
+        keep = np.ones(len(x), dtype=bool)
+    else:
+        y = _target(frame[target], target, name)
+        keep = ~np.isnan(y)
+    if not keep.any():
+        raise DataError(message("No target is observed", where=name, got=f"{len(y)} missing"))
+    return Table(
+        torch.as_tensor(x[keep]),
+        torch.as_tensor(y[keep]),
+        tuple(chosen),
+        target or "",
+        tuple(kinds),
+        levels,
+        int((~keep).sum()),
+        name,
+    )
+
+
+def table_from_arrays(
+    values: np.ndarray, coordinates: Mapping[str, Any], *, target: str, name: str
+) -> Table:
+    """Long table of a gridded array; ``coordinates`` maps each axis' name to its values."""
+    import pandas as pd
+
+    mesh = np.meshgrid(*[np.arange(n) for n in values.shape], indexing="ij")
+    frame = pd.DataFrame(
+        {c: np.asarray(v)[i.ravel()] for (c, v), i in zip(coordinates.items(), mesh, strict=True)}
+    )
+    frame[target] = np.asarray(values, dtype=np.float64).ravel()
+    return table_from_frame(frame, target=target, name=name)
+
+
+def write_table(path: str | Path, columns: Mapping[str, Any]) -> Path:
+    """Write columns of equal length as CSV or Parquet, by suffix."""
+    pd = _pandas()
+    frame = pd.DataFrame({n: np.asarray(v) for n, v in columns.items()})
+    path = Path(path)
+    if path.suffix == ".parquet":
+        frame.to_parquet(path, index=False)
+    else:
+        frame.to_csv(path, index=False)
+    return path
+
+
+def _pandas() -> Any:
+    try:
+        import pandas as pd
+    except ImportError as error:
+        raise DependencyError(
+            message("Reading tables needs pandas", remedy='pip install "probkit[data]"')
+        ) from error
+    return pd
+
+
+def _read_frame(path: Path, target: str | None) -> tuple[Any, str | None]:
+    pd = _pandas()
+    suffix = path.suffix.lower()
+    if suffix in (".csv", ".txt"):
+        return pd.read_csv(path), None
+    if suffix in (".parquet", ".pq"):
+        return pd.read_parquet(path), None
+    if suffix in (".nc", ".nc4", ".cdf"):
+        return _read_netcdf(path, target)
+    raise DataError(
+        message(
+            "Unknown file format",
+            where=str(path),
+            got=suffix or "no suffix",
+            expected=".csv, .parquet or .nc",
+        )
+    )
+
+
+def _read_netcdf(path: Path, target: str | None) -> tuple[Any, str]:
+    import xarray as xr
+
+    with xr.open_dataset(path) as data:
+        gridded = [
+            str(n)
+            for n, v in data.data_vars.items()
+            if v.ndim == max((u.ndim for u in data.data_vars.values()), default=0)
+        ]
+        if target is None and len(gridded) != 1:
+            raise DataError(
+                message(
+                    "The file holds several variables",
+                    where=str(path),
+                    got=sorted(map(str, data.data_vars)),
+                    remedy="name one with target",
+                )
+            )
+        name = target or gridded[0]
+        if name not in data:
+            raise DataError(
+                message(
+                    f"The file has no variable {name!r}",
+                    where=str(path),
+                    expected="one of " + ", ".join(sorted(map(str, data.data_vars))),
+                )
+            )
+        array = data[name].load()
+    if array.ndim > 1:
+        return array.to_dataframe(name=name).reset_index()[[*map(str, array.dims), name]], name
+    return data.load().to_dataframe().reset_index(drop=True), name
+
+
+def _coordinate(
+    column: Any, label: str, name: str
+) -> tuple[np.ndarray, str, tuple[str, ...] | None]:
+    pd = _pandas()
+    values = column.to_numpy()
+    if values.dtype == object and len(values) and hasattr(values[0], "timetuple"):
+        column = pd.to_datetime([v.isoformat() for v in values])
+        values = column.to_numpy()
+    if values.dtype == object or pd.api.types.is_string_dtype(column):
+        dates = _as_dates(column)
+        if dates is None:
+            codes, found = pd.factorize(column, sort=True)
+            _check_finite(np.where(codes < 0, np.nan, codes), label, name)
+            return codes.astype(np.float64), "category", tuple(map(str, found))
+        values = dates
+    if values.dtype.kind == "M":
+        days = (values - np.datetime64(0, "s")) / _DAY
+        _check_finite(days, label, name)
+        return days, "datetime", None
+    numbers = values.astype(np.float64)
+    _check_finite(numbers, label, name)
+    return numbers, "numeric", None
+
+
+def _as_dates(column: Any) -> np.ndarray | None:
+    """ISO dates, or None if the strings are anything else."""
+    pd = _pandas()
+    parsed = pd.to_datetime(column, format="ISO8601", errors="coerce")
+    if bool(parsed.notna().all()):
+        return np.asarray(parsed.to_numpy())
+    return None
+
+
+def _target(column: Any, label: str, name: str) -> np.ndarray:
+    pd = _pandas()
+    values = pd.to_numeric(column, errors="coerce").to_numpy(dtype=np.float64)
+    unreadable = np.isnan(values) & column.notna().to_numpy()
+    if unreadable.any():
+        rows = np.flatnonzero(unreadable)[:5]
+        raise DataError(
+            message(
+                f"Column {label!r} is not numeric",
+                where=name,
+                got=f"rows {rows.tolist()}: {column.iloc[rows].tolist()}",
+                expected="numbers, empty where missing",
+            )
+        )
+    return values
+
+
+def _check_finite(values: np.ndarray, label: str, name: str) -> None:
+    bad = np.flatnonzero(~np.isfinite(values))
+    if len(bad):
+        raise DataError(
+            message(
+                f"Coordinate {label!r} has {len(bad)} missing or infinite values",
+                where=name,
+                got=f"first rows {bad[:5].tolist()}",
+                remedy="drop these rows; only the target may be missing",
+            )
+        )
