@@ -10,14 +10,16 @@ from __future__ import annotations
 
 from functools import reduce
 from operator import mul
+from typing import cast
 
 import torch
-from gpytorch.constraints import Interval, Positive
+from gpytorch.constraints import Interval
 from gpytorch.priors import Prior
 from jaxtyping import Float
 from torch import Tensor
 
 from probkit.errors import ConfigurationError, message
+from probkit.kernels.constraints import log_positive
 from probkit.kernels.markov import MarkovKernel, same_input
 from probkit.statespace.discretization import kronecker
 from probkit.statespace.types import LTISDE, Transitions
@@ -153,7 +155,7 @@ class MarkovProductKernel(_Composition):
         times = self._as_times(times)
         parts = [
             (*kernel.transitions(times), kernel.marginal_covariance(times).roll(1, -3))
-            for kernel in self.kernels
+            for kernel in self.factors
         ]
         A, Q, _ = reduce(_product_step, parts)
         return Transitions(A, Q)
@@ -169,7 +171,7 @@ class MarkovProductKernel(_Composition):
             )
         parts = [
             (*kernel.transitions_over(steps), kernel.marginal_covariance(steps))
-            for kernel in self.kernels
+            for kernel in self.factors
         ]
         A, Q, _ = reduce(_product_step, parts)
         return Transitions(A, Q)
@@ -208,7 +210,7 @@ class MarkovScaleKernel(MarkovKernel):
         self.base_kernel = base_kernel
         raw = torch.zeros(self._batch_shape, dtype=dtype, device=device)
         self.register_parameter("raw_outputscale", torch.nn.Parameter(raw))
-        constraint = Positive() if outputscale_constraint is None else outputscale_constraint
+        constraint = log_positive() if outputscale_constraint is None else outputscale_constraint
         self.register_constraint("raw_outputscale", constraint.to(dtype))
         if outputscale_prior is not None:
             self.register_prior(

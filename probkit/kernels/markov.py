@@ -16,6 +16,7 @@ from torch import Tensor
 from torch.nn import ModuleList
 
 from probkit.errors import ConfigurationError, ShapeError, message
+from probkit.kernels.constraints import log_positive
 from probkit.statespace.discretization import discretize, steps_between, with_initial
 from probkit.statespace.types import LTISDE, Transitions
 
@@ -76,7 +77,8 @@ class MarkovKernel(Kernel):
             batch_shape=torch.Size(batch_shape),
             active_dims=active_dims,
             lengthscale_prior=lengthscale_prior,
-            lengthscale_constraint=lengthscale_constraint,
+            lengthscale_constraint=lengthscale_constraint
+            or (log_positive() if self.has_lengthscale else None),
         )
         self.to(dtype)
 

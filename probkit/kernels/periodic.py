@@ -17,13 +17,14 @@ import math
 from typing import Any, cast
 
 import torch
-from gpytorch.constraints import Interval, Positive
+from gpytorch.constraints import Interval
 from gpytorch.priors import Prior
 from jaxtyping import Float
 from torch import Tensor
 
 from probkit.errors import ConfigurationError, message
 from probkit.kernels.composition import MarkovProductKernel
+from probkit.kernels.constraints import log_positive
 from probkit.kernels.markov import MarkovKernel
 from probkit.kernels.matern import MaternKernel
 from probkit.statespace.discretization import rotation
@@ -61,7 +62,9 @@ class CosineKernel(MarkovKernel):
         dtype = kwargs.get("dtype", torch.float64)
         raw = torch.zeros(*self._batch_shape, 1, 1, dtype=dtype)
         self.register_parameter("raw_period_length", torch.nn.Parameter(raw))
-        constraint = Positive() if period_length_constraint is None else period_length_constraint
+        constraint = (
+            log_positive() if period_length_constraint is None else period_length_constraint
+        )
         self.register_constraint("raw_period_length", constraint.to(dtype))
         if period_length_prior is not None:
             self.register_prior(

@@ -1,0 +1,1 @@
+"""Structured matrices, safe factorisations and exact linear algebra."""

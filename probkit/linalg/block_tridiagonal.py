@@ -20,7 +20,7 @@ from probkit.linalg.cyclic_reduction import CyclicReduction, factorize, log_norm
 __all__ = ["BlockTridiagonalLinearOperator"]
 
 
-class BlockTridiagonalLinearOperator(LinearOperator):  # type: ignore[misc]
+class BlockTridiagonalLinearOperator(LinearOperator):
     """The symmetric matrix with blocks ``J[i, i] = diagonal[i]`` and ``J[i+1, i] = lower[i]``.
 
     Args:
@@ -153,7 +153,8 @@ class BlockTridiagonalLinearOperator(LinearOperator):  # type: ignore[misc]
         num_tridiag: int | None = 0,
     ) -> Tensor:
         if num_tridiag:
-            return super()._solve(rhs, preconditioner, num_tridiag=num_tridiag)  # type: ignore[no-any-return]
+            solution: Tensor = super()._solve(rhs, preconditioner, num_tridiag=num_tridiag)
+            return solution
         batch = torch.broadcast_shapes(self.batch_shape, rhs.shape[:-2])
         whole = self._expand_batch(batch)
         length, n = self.diagonal_blocks.shape[-3], self.diagonal_blocks.shape[-1]

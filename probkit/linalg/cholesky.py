@@ -7,6 +7,7 @@ factors of ten, reported by a ``PrecisionWarning``; then an error that diagnoses
 from __future__ import annotations
 
 import warnings
+from typing import NoReturn
 
 import torch
 from jaxtyping import Float
@@ -63,10 +64,9 @@ def safe_cholesky(
             return factor, jitter
         jitter *= 10
     _raise(matrix, where, jitter / 10)
-    raise AssertionError("unreachable")
 
 
-def _raise(matrix: Tensor, where: str, jitter: float) -> None:
+def _raise(matrix: Tensor, where: str, jitter: float) -> NoReturn:
     raise NotPositiveDefiniteError(
         message(
             "A matrix is not positive definite"
@@ -105,6 +105,7 @@ def _duplicate_rows(entries: Tensor) -> tuple[int, int] | None:
     """The first pair of rows whose correlation is one to working precision."""
     scale = entries.diagonal(dim1=-2, dim2=-1).rsqrt()
     correlation = entries * scale.unsqueeze(-1) * scale.unsqueeze(-2)
-    near = (correlation > 1 - 100 * torch.finfo(entries.dtype).eps).any(0).triu(1)
+    tolerance = 100 * torch.finfo(entries.dtype).eps
+    near = ((correlation - 1).abs() < tolerance).any(0).triu(1)
     pairs = near.nonzero()
     return (int(pairs[0, 0]), int(pairs[0, 1])) if len(pairs) else None

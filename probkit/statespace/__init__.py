@@ -1,0 +1,1 @@
+"""Markov Gaussian processes: discretisation, smoothing, sampling, interpolation."""

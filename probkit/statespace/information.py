@@ -54,7 +54,8 @@ def prior_precision(transitions: Transitions) -> PriorPrecision:
         [2.0, 2.0, 1.0]
     """
     n = transitions.A.shape[-1]
-    noise = cholesky(to_trailing(transitions.Q))
+    # Only the lower triangle is read: the mean of both makes the gradient symmetric.
+    noise = cholesky(to_trailing(0.5 * (transitions.Q + transitions.Q.mT)))
     log_pivots = noise.log_pivots()
     if not bool(torch.isfinite(log_pivots).all()):
         _raise_singular_noise(log_pivots)
@@ -74,7 +75,7 @@ def posterior_precision(
     """Diagonal precision blocks and linear term of the path given the sites."""
     row = H.unsqueeze(-3)
     diagonal = prior.diagonal + row.mT @ sites.precision @ row
-    return diagonal, (row.mT @ sites.linear.unsqueeze(-1)).squeeze(-1)
+    return 0.5 * (diagonal + diagonal.mT), (row.mT @ sites.linear.unsqueeze(-1)).squeeze(-1)
 
 
 def smooth_information(

@@ -58,7 +58,8 @@ class SequentialEngine:
         M = torch.eye(n, dtype=W.dtype, device=W.device) - G @ scaled
         _, v = _linear_terms(H, sites, filtered.predicted_mean)
         r, N = torch.zeros_like(v[..., 0, :]), torch.zeros_like(M[..., 0, :, :])
-        gradients, informations = [], []
+        gradients: list[Tensor] = []
+        informations: list[Tensor] = []
         for i in reversed(range(v.shape[-2])):
             if gradients:
                 back = transitions.A[..., i + 1, :, :]
@@ -112,7 +113,7 @@ def smooth_sequential(transitions: Transitions, H: Tensor, sites: Sites) -> Post
 def _forward(transitions: Transitions, H: Tensor, sites: Sites) -> list[_Step]:
     W = _site_roots(H, sites)
     noise_roots = _roots(transitions.Q)
-    n, r = W.shape[-2:]
+    r = W.shape[-1]
     m, S = torch.zeros_like(transitions.A[..., 0, :, 0]), noise_roots[..., 0, :, :]
     unit = torch.eye(r, dtype=W.dtype, device=W.device).expand(*S.shape[:-2], r, r)
     top = torch.cat([unit, torch.zeros_like(W[..., 0, :, :].mT)], -1)

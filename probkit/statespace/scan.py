@@ -91,8 +91,9 @@ class ParallelEngine:
         step = matmul(_all(chain.A), update.M)
         gradient = _apply(update.M.transpose(0, 1), update.v)
         information = matmul(update.scaled.transpose(0, 1), update.scaled)
-        parts = (_time(x, length) for x in (step, gradient, information))
-        r, N = _accumulate(*parts, self.chunk)
+        r, N = _accumulate(
+            _time(step, length), _time(gradient, length), _time(information, length), self.chunk
+        )
         return Adjoint(_restore(r, batch), _restore(N, batch))
 
     def smooth(
@@ -209,8 +210,8 @@ def _accumulate(step: Tensor, r: Tensor, N: Tensor, chunk: int) -> tuple[Tensor,
     inside = (_split(step, size), _split(r, size), _split(N, size))
     reach, r, N = _accumulate_inside(*inside)
     if length > size:
-        firsts = (x[0].unflatten(-1, (-1, batch)).movedim(-2, 0) for x in (reach, r, N))
-        r_end, N_end = _accumulate(*firsts, chunk)
+        first = [x[0].unflatten(-1, (-1, batch)).movedim(-2, 0) for x in (reach, r, N)]
+        r_end, N_end = _accumulate(first[0], first[1], first[2], chunk)
         r_next = _all(pad(r_end[1:], (0, 0) * (r_end.dim() - 1) + (0, 1)))
         N_next = _all(pad(N_end[1:], (0, 0) * (N_end.dim() - 1) + (0, 1)))
         whole, steps = _all(reach), (size, -1)
@@ -232,8 +233,9 @@ def _accumulate_inside(step: Tensor, r: Tensor, N: Tensor) -> tuple[Tensor, Tens
         reaches.append(matmul(reaches[-1], S))
         gradients.append(gradient + _apply(back, gradients[-1]))
         informations.append(information + matmul(matmul(back, informations[-1]), S))
-    reaches.reverse(), gradients.reverse(), informations.reverse()
-    return torch.stack(reaches), torch.stack(gradients), torch.stack(informations)
+    backwards = (reaches, gradients, informations)
+    reach, gradient, information = (torch.stack(x[::-1]) for x in backwards)
+    return reach, gradient, information
 
 
 def _update_all(chain: _Chain, mean: Tensor, covariance: Tensor) -> _Update:

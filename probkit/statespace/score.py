@@ -97,7 +97,7 @@ def log_normalizer_with(
 def smoothed_from_adjoint(
     transitions: Transitions, filtered: Filtered, adjoint: Adjoint
 ) -> Smoothed:
-    """``m_f + P_f A' r``, ``P_f - P_f A' N A P_f`` and ``(I - P N) A P_f`` with the next r, N, P."""
+    """``m_f + P_f A' r``, ``P_f - P_f A' N A P_f``, ``(I - P N) A P_f``; r, N, P one later."""
     moved = transitions.A[..., 1:, :, :] @ filtered.covariance[..., :-1, :, :]
     seen = adjoint.information[..., 1:, :, :] @ moved
     loss = moved.mT @ seen

@@ -16,7 +16,7 @@ from probkit.infer.callbacks import Callback
 from probkit.infer.provenance import data_digest
 from probkit.kernels import MarkovKernel
 from probkit.tensor.entries import Entries, Scaling
-from probkit.tensor.kernels import kernel_factory, resolve_kernels
+from probkit.tensor.kernels import NamedKernels, resolve_kernels
 from probkit.tensor.likelihoods import LIKELIHOOD_NAMES, make_likelihood
 from probkit.tensor.posterior import TuckerPosterior
 from probkit.tensor.program import Program, ProgramSettings
@@ -36,7 +36,8 @@ class FunctionalTucker:
     arXiv 2311.04829; see ``docs/explanation`` for what differs.
 
     Args:
-        rank: "auto" (chosen by the ELBO up to ``max_rank``), one integer, or one a mode.
+        rank: "auto" (up to ``max_rank``, chosen by held-out predictive score), one integer, or
+            one for each mode.
         structure: "tucker" (a full core) or "cp" (one weight a component).
         kernels: name or Markov kernel, one for all modes or one for each; None is "matern12".
             Kernel objects work in internal units, where each mode spans [0, 1].
@@ -213,7 +214,7 @@ class FunctionalTucker:
             entries,
             likelihood,
             self.structure,
-            kernel_factory(kernels),
+            NamedKernels(tuple(kernels)),
             damping=engine.damping if not likelihood.continuous else 1.0,
         )
         spec = {
@@ -243,10 +244,11 @@ class FunctionalTucker:
             single = check_ranks(self.rank, sizes, self.structure)
             candidates = [single] * (self.num_starts or 4)
         enough = entries.num_entries >= _MIN_HOLDOUT_ENTRIES
+        wanted = self.rank == "auto" or (self.calibrate and continuous)
         return ProgramSettings(
             tuple(candidates),
             prune=self.rank == "auto",
-            holdout=0.125 if self.calibrate and continuous and enough else 0.0,
+            holdout=0.125 if enough and wanted else 0.0,
         )
 
     def _check_settings(self) -> None:
@@ -267,8 +269,12 @@ class FunctionalTucker:
                 )
         if isinstance(self.rank, str) and self.rank != "auto":
             raise ConfigurationError(
-                message("Unknown rank", where="rank", got=repr(self.rank),
-                        expected='"auto", an integer, or one integer a mode')  # fmt: skip
+                message(
+                    "Unknown rank",
+                    where="rank",
+                    got=repr(self.rank),
+                    expected='"auto", an integer, or one integer a mode',
+                )
             )
         for name in ("max_rank", "num_starts"):
             value = getattr(self, name)
@@ -312,4 +318,3 @@ class FunctionalTucker:
         posterior = result.posterior
         assert isinstance(posterior, TuckerPosterior)
         return posterior
-

@@ -11,12 +11,16 @@ module is a function of them.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import math
 from typing import NamedTuple
 
+import numpy as np
 import torch
 from jaxtyping import Float
+from numpy.typing import NDArray
+from scipy.optimize import minimize
 from torch import Tensor
+from torch.nn import Parameter
 
 from probkit.errors import NumericalError
 from probkit.kernels import MarkovKernel
@@ -27,9 +31,13 @@ from probkit.statespace.smoother import log_normalizer as log_normalizer_of_chai
 from probkit.statespace.stacking import block_diagonal, stack_batch
 from probkit.statespace.types import Posterior, Sites, Transitions
 
-__all__ = ["ModeMoments", "ModePrior"]
+__all__ = ["BOUNDS", "ModeMoments", "ModePrior"]
 
 State = dict[str, Tensor]
+
+BOUNDS = (1e-4, 20.0)
+"""range of learned lengthscales and periods, in units of the mode's range"""
+_LOG_BOUNDS = (math.log(BOUNDS[0]), math.log(BOUNDS[1]))
 
 
 class ModeMoments(NamedTuple):
@@ -73,6 +81,13 @@ class ModePrior:
         transitions = self.kernel.transitions(self.grid if grid is None else grid)
         return stack_batch(transitions), self._outputs()
 
+    def chain(self, times: Float[Tensor, "Q T"]) -> Transitions:
+        """Stacked transitions over a batch of short chains, ``(Q, T, n, n)``."""
+        batched = self.kernel.transitions(
+            times.unsqueeze(0).expand(self.rank, -1, -1).movedim(0, 1)
+        )
+        return stack_batch(batched)
+
     def posterior(self, sites: Sites) -> Posterior:
         """Posterior marginals of the stacked state given sites on the R components."""
         transitions, H = self.stacked()
@@ -81,50 +96,52 @@ class ModePrior:
     def learn(self, sites: Sites, max_iterations: int) -> bool:
         """Raise ``log Z + log prior`` over the hyper-parameters; False if no step was taken.
 
-        A few L-BFGS iterations with a strong Wolfe line search. A step that ends lower, or breaks
-        down numerically, is taken back.
+        A few iterations of L-BFGS-B on the log scale, within ``BOUNDS`` in internal units: beyond
+        them a factor is white noise or a polynomial and the likelihood is flat. A step that ends
+        lower, or breaks down numerically, is taken back.
         """
         parameters = [p for p in self.kernel.parameters() if p.requires_grad]
         if not parameters:
             return False
-        before = [p.detach().clone() for p in parameters]
-        optimizer = torch.optim.LBFGS(
-            parameters, lr=0.5, max_iter=max_iterations, line_search_fn="strong_wolfe"
-        )
-        values: list[float] = []
+        before = torch.cat([p.detach().reshape(-1) for p in parameters])
+        start = before.cpu().numpy().clip(*_LOG_BOUNDS)
 
-        def closure() -> Tensor:
-            optimizer.zero_grad()
+        def loss_and_gradient(values: NDArray[np.float64]) -> tuple[float, NDArray[np.float64]]:
+            _assign(parameters, torch.as_tensor(values))
             loss = -self._objective(sites)
-            loss.backward()
-            values.append(float(loss.detach()))
-            return loss
+            gradients = torch.autograd.grad(loss, parameters)
+            flat = torch.cat([g.reshape(-1) for g in gradients])
+            return float(loss.detach()), flat.cpu().numpy()
 
-        improved = self._step(optimizer, closure)
-        with torch.no_grad():
-            final = -float(self._objective(sites)) if improved else float("inf")
-            accepted = final <= values[0]
-            if not accepted:
-                for parameter, value in zip(parameters, before, strict=True):
-                    parameter.copy_(value)
-        for parameter in parameters:
-            parameter.grad = None
+        try:
+            first, _ = loss_and_gradient(before.cpu().numpy())
+            found = minimize(
+                loss_and_gradient,
+                start,
+                jac=True,
+                method="L-BFGS-B",
+                bounds=[_LOG_BOUNDS] * len(start),
+                options={"maxiter": max_iterations, "maxfun": 2 * max_iterations},
+            )
+            accepted = bool(found.fun < first)
+            _assign(parameters, torch.as_tensor(found.x) if accepted else before)
+        except (NumericalError, torch.linalg.LinAlgError):
+            _assign(parameters, before)
+            return False
         return accepted
 
-    def expected_squares(self, posterior: Posterior) -> Float[Tensor, " R"]:
-        """``E[z_r' J_r z_r]`` for each component, J_r its prior precision."""
-        transitions = self.kernel.transitions(self.grid)
-        states = transitions.A.shape[-1]
-        diagonal, lower, _ = prior_precision(transitions)
-        second = _component_blocks(
-            posterior.covariance + _outer(posterior.mean, posterior.mean), self.rank, states
-        )
-        total = (diagonal * second).sum((-3, -2, -1))
-        if self.grid.shape[0] > 1:
-            cross = posterior.cross + _outer(posterior.mean[1:], posterior.mean[:-1])
-            pairs = _component_blocks(cross, self.rank, states)
-            total = total + 2 * (lower * pairs).sum((-3, -2, -1))
-        return total
+    def expected_squares(
+        self, sites: Sites, rows: Float[Tensor, "D R"], second: Float[Tensor, "D R R"]
+    ) -> Float[Tensor, " R"]:
+        """``E[z_r' J_r z_r]`` for each component r, J_r its prior precision.
+
+        With the posterior precision ``J = J_0 + H' Lambda H`` and ``J m = H' eta`` this is
+        ``s D - sum_i [Lambda_i E u_i u_i']_rr + sum_i m_ir eta_ir``: the prior precision, which
+        loses digits for close points, is not needed.
+        """
+        states = self.kernel.state_dimension * self.grid.shape[0]
+        informed = (sites.precision * second.mT).sum((0, 2))
+        return states - informed + (rows * sites.linear).sum(0)
 
     def _objective(self, sites: Sites) -> Tensor:
         """``log Z``, from the components' own precisions where these are accurate."""
@@ -142,19 +159,12 @@ class ModePrior:
     def _outputs(self) -> Float[Tensor, "R n"]:
         return block_diagonal(list(self.kernel.output_map()))
 
-    def _step(self, optimizer: torch.optim.Optimizer, closure: Callable[[], Tensor]) -> bool:
-        try:
-            optimizer.step(closure)  # type: ignore[arg-type]
-        except (NumericalError, torch.linalg.LinAlgError):
-            return False  # the caller restores the parameters and reports the failed step
-        return all(bool(torch.isfinite(p).all()) for p in self.kernel.parameters())
 
-
-def _outer(a: Tensor, b: Tensor) -> Tensor:
-    return a[..., :, None] * b[..., None, :]
-
-
-def _component_blocks(matrix: Tensor, rank: int, states: int) -> Tensor:
-    """Diagonal blocks (R, T, s, s) of stacked (T, R s, R s) matrices."""
-    blocks = matrix.reshape(matrix.shape[0], rank, states, rank, states)
-    return torch.diagonal(blocks, dim1=1, dim2=3).movedim(-1, 0)
+def _assign(parameters: list[Parameter], values: Tensor) -> None:
+    """Copy a flat vector into the parameters."""
+    position = 0
+    with torch.no_grad():
+        for parameter in parameters:
+            size = parameter.numel()
+            parameter.copy_(values[position : position + size].reshape(parameter.shape))
+            position += size

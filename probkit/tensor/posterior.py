@@ -8,7 +8,7 @@ variational posterior: E f^2 = <E[W W'], kron_k E[u u']>.
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from typing import Any
 
@@ -17,11 +17,13 @@ from jaxtyping import Float
 from torch import Tensor
 
 from probkit.infer.registry import register
-from probkit.statespace import Posterior, Sites
+from probkit.kernels import MarkovKernel
 from probkit.statespace.interpolation import interpolate
 from probkit.statespace.sampling import sample_posterior
+from probkit.statespace.types import Posterior, Sites
 from probkit.tensor.entries import Entries, Scaling, locate
-from probkit.tensor.likelihoods import Gaussian, Likelihood, NegativeBinomial, make_likelihood
+from probkit.tensor.kernels import NamedKernels
+from probkit.tensor.likelihoods import Likelihood, make_likelihood
 from probkit.tensor.predictive import (
     CountPredictive,
     LabelPredictive,
@@ -32,7 +34,7 @@ from probkit.tensor.predictive import (
 from probkit.tensor.structure import packed_rows
 from probkit.tensor.variational import TuckerVariational, moments_of
 
-__all__ = ["TuckerPosterior", "real_predictive"]
+__all__ = ["TuckerPosterior", "predictive_law", "real_predictive"]
 
 State = dict[str, Tensor]
 
@@ -51,7 +53,7 @@ class TuckerPosterior:
         empty = torch.zeros(0, dtype=state["core.mean"].dtype)
         entries = Entries(problem.entries.grids, [], empty)
         self._problem = replace(problem, entries=entries)
-        outside = ("program.", "saved.", "local.weights", "local.targets")
+        outside = ("program.", "local.weights", "local.targets")
         self._state = {n: v for n, v in state.items() if not n.startswith(outside)}
         self._spec = spec
 
@@ -99,15 +101,13 @@ class TuckerPosterior:
     @classmethod
     def from_spec(cls, spec: dict[str, Any], tensors: State) -> TuckerPosterior:
         """Rebuild from a saved result, without data."""
-        from probkit.tensor.kernels import kernel_factory
-
         grids = [tensors[f"grid{k}"] for k in range(len(spec["kernels"]))]
         empty = torch.zeros(0, dtype=grids[0].dtype)
         problem = TuckerVariational(
             Entries(grids, [], empty),
             make_likelihood(spec["likelihood"], spec["likelihood_options"]),
             spec["structure"],
-            kernel_factory(spec["kernels"]),
+            NamedKernels(tuple(spec["kernels"])),
         )
         return cls(problem, {n: v for n, v in tensors.items() if not n.startswith("grid")}, spec)
 
@@ -129,6 +129,31 @@ class TuckerPosterior:
         dims["core"] = [f"{names[k]}_component" for k in self._modes][: None if tucker else 1]
         return {"posterior": draws}, dims, coords
 
+    def hyperparameters(self) -> list[dict[str, Tensor]]:
+        """Kernel hyper-parameters of each mode, one value a component, lengths in user units."""
+        found = []
+        for k in self._modes:
+            kernel, scale = self._problem.mode(self._state, k).kernel, self._scaling(k).scale
+            values = {}
+            for name, module, constraint in _constrained(kernel):
+                value = constraint.transform(getattr(module, name).detach()).flatten()
+                length = name.endswith(("lengthscale", "period_length"))
+                # a periodic kernel's lengthscale is relative to its period
+                relative = name.endswith("lengthscale") and hasattr(module, "period_length")
+                values[name.removeprefix("raw_")] = value * (
+                    scale if length and not relative else 1
+                )
+            found.append(values)
+        return found
+
+    @property
+    def noise_sd(self) -> float:
+        """Scale of the noise in target units (Student-t: its scale parameter); 0 without noise."""
+        state = self._state
+        if "noise.shape" not in state:
+            return 0.0
+        return self.target_scaling[1] * float((state["noise.rate"] / state["noise.shape"]).sqrt())
+
     # -- predictions ---------------------------------------------------------------------------
 
     def grid(self, k: int) -> Float[Tensor, " D"]:
@@ -136,6 +161,7 @@ class TuckerPosterior:
         scaling = self._scaling(k)
         return self._problem.entries.grids[k] * scaling.scale + scaling.offset
 
+    @torch.no_grad()
     def moments(self, x: Float[Tensor, "Q K"]) -> tuple[Tensor, Tensor]:
         """Mean and variance of f at coordinates in user units; f on the internal target scale."""
         means, packed, index = [], [], []
@@ -150,6 +176,7 @@ class TuckerPosterior:
         shape = self._problem.shape(self._state)
         return moments_of(self._state, shape, entries, packed, means)
 
+    @torch.no_grad()
     def rows(self, k: int, points: Float[Tensor, " Q"]) -> tuple[Tensor, Tensor]:
         """Mean (Q, R) and covariance (Q, R, R) of mode k at sorted distinct internal points."""
         state, grid = self._state, self._problem.entries.grids[k]
@@ -160,21 +187,16 @@ class TuckerPosterior:
         if bool(off.any()):
             prior = self._problem.mode(state, k)
             _, H = prior.stacked(grid[:1])
-            z_mean, z_covariance = interpolate(prior, grid, self._smoothed(k), points[off])
-            mean[off], covariance[off] = z_mean @ H.mT, H @ z_covariance @ H.mT
+            z_mean, z_covariance = interpolate(prior.chain, grid, self._smoothed(k), points[off])
+            scale = state[f"mode{k}.scale"]
+            mean[off] = z_mean @ H.mT / scale
+            covariance[off] = H @ z_covariance @ H.mT / (scale[:, None] * scale)
         return mean, covariance
 
     def predictive(self, x: Float[Tensor, "Q K"]) -> Predictive:
         """Predictive law of new observations, on the internal target scale."""
         mean, variance = self.moments(x)
-        likelihood = self._problem.likelihood
-        if likelihood.name == "bernoulli":
-            return LabelPredictive(mean, variance)
-        if not likelihood.continuous:
-            size = self._state.get("local.dispersion", torch.tensor(math.inf))
-            return CountPredictive(mean, variance, float(size))
-        spread = float(self._state.get("calibration.spread", torch.tensor(1.0)))
-        return real_predictive(likelihood, self._state, mean, variance, spread)
+        return predictive_law(self._problem.likelihood, self._state, mean, variance)
 
     def predict(
         self, x: Float[Tensor, "Q K"], *, quantiles: Sequence[float] = ()
@@ -232,11 +254,13 @@ class TuckerPosterior:
         return Scaling(*self._spec["scalings"][k])
 
     def _smoothed(self, k: int) -> Posterior:
+        """Smoothed states before scale balancing, the law that belongs to the prior."""
         state = self._state
-        mean = state[f"mode{k}.mean"]
-        return Posterior(
-            mean, state[f"mode{k}.covariance"], state[f"mode{k}.cross"], mean.new_zeros(())
-        )
+        mean, scale = state[f"mode{k}.mean"], state[f"mode{k}.scale"]
+        states = torch.repeat_interleave(scale, mean.shape[-1] // len(scale))
+        square = states[:, None] * states
+        covariance, cross = state[f"mode{k}.covariance"], state[f"mode{k}.cross"]
+        return Posterior(mean * states, covariance * square, cross * square, mean.new_zeros(()))
 
     def _factor_draws(
         self, k: int, points: Tensor | None, num_samples: int, generator: torch.Generator
@@ -266,7 +290,7 @@ class TuckerPosterior:
         sites = Sites(precision, linear, linear.new_zeros(()))
         with torch.no_grad():
             paths = sample_posterior(transitions, H, sites, num_samples, generator)
-        draws = paths @ H.mT
+        draws = paths @ H.mT / state[f"mode{k}.scale"]
         return draws if rows is None else draws[:, rows]
 
     def _core_draws(self, num_samples: int, generator: torch.Generator) -> dict[str, Tensor]:
@@ -285,6 +309,19 @@ class TuckerPosterior:
             tau = torch._standard_gamma(a, generator=generator) / state["noise.rate"]
             result["noise_sd"] = self.target_scaling[1] / tau.sqrt()
         return result
+
+
+def predictive_law(
+    likelihood: Likelihood, state: State, mean: Tensor, variance: Tensor
+) -> Predictive:
+    """Predictive law of observations where f has the given moments."""
+    if likelihood.name == "bernoulli":
+        return LabelPredictive(mean, variance)
+    if not likelihood.continuous:
+        size = state.get("local.dispersion", torch.tensor(math.inf))
+        return CountPredictive(mean, variance, float(size))
+    spread = float(state.get("calibration.spread", torch.tensor(1.0)))
+    return real_predictive(likelihood, state, mean, variance, spread)
 
 
 def real_predictive(
@@ -307,6 +344,13 @@ def real_predictive(
         spread,
         noise_variance,
     )
+
+
+def _constrained(kernel: MarkovKernel) -> Iterator[tuple[str, Any, Any]]:
+    """Raw parameters of a kernel with their modules and constraints."""
+    for module in kernel.modules():
+        for name, _ in module.named_parameters(recurse=False):
+            yield name, module, getattr(module, f"{name}_constraint")
 
 
 def _diagonal(matrix: Tensor) -> Tensor:

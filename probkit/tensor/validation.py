@@ -210,8 +210,12 @@ def _columns(x: Any) -> list[np.ndarray]:
     array = x.detach().cpu().numpy() if isinstance(x, Tensor) else np.asarray(x)
     if array.ndim != 2:
         raise ShapeError(
-            message("The inputs must be a table", where="x", got=f"shape {array.shape}",
-                    expected="(N, K)")  # fmt: skip
+            message(
+                "The inputs must be a table",
+                where="x",
+                got=f"shape {array.shape}",
+                expected="(N, K)",
+            )
         )
     return [array[:, k] for k in range(array.shape[1])]
 

@@ -190,25 +190,26 @@ class TuckerVariational:
             second = covariance + rows[:, :, None] * rows[:, None, :]
             kl = (sites.linear * rows).sum() - 0.5 * (sites.precision * second).sum()
             new[f"mode{k}.kl"] = kl - posterior.log_normalizer
-            scales = self._balance(state, k, prior, posterior, new)
+            squares = prior.expected_squares(sites, rows, second)
+            scales = self._balance(state, k, prior, squares, new)
             new |= _scaled_core(state, self.shape(state), k, scales)
             components = torch.repeat_interleave(scales, posterior.mean.shape[-1] // prior.rank)
             new |= _scaled_mode(k, posterior, rows, covariance, components, scales)
-            new[f"mode{k}.site_precision"] = sites.precision * scales[:, None] * scales
-            new[f"mode{k}.site_linear"] = sites.linear * scales
+            # the law of the rows is that of prior times sites, divided by the scale
+            new[f"mode{k}.site_precision"], new[f"mode{k}.site_linear"] = sites[:2]
+            new[f"mode{k}.scale"] = scales
         return new
 
     def _balance(
-        self, state: State, k: int, prior: ModePrior, posterior: Posterior, new: State
+        self, state: State, k: int, prior: ModePrior, squares: Tensor, new: State
     ) -> Tensor:
         """Scales c_r, with the mode's KL corrected for them."""
-        squares = prior.expected_squares(posterior)
         size = self.shape(state).num_weights
         index = self.shape(state).slice_index(k).to(squares.device)
         weight = self.weight_precision(state) * torch.diagonal(_second_moment(state))[:size]
         prior_sum = torch.zeros_like(squares).index_add_(0, index, weight)
         count = torch.zeros_like(squares).index_add_(0, index, torch.ones_like(weight))
-        states = posterior.mean.shape[0] * posterior.mean.shape[1] / prior.rank
+        states = prior.kernel.state_dimension * prior.grid.shape[0]
         gap = states - count
         root = (gap.square() + 4 * squares * prior_sum).sqrt()
         # 2 E / (gap + root) is the same root without cancellation where gap > 0

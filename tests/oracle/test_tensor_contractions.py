@@ -101,9 +101,7 @@ def test_sites_are_the_second_moment_of_the_partial_derivative(sizes, structure)
             linear[index[root][n]] += weights[n] * a
         sums = tree.accumulate(packed, weights, shape.combine)
         quadratic = shape.pack_second(torch.outer(core, core))
-        got = unpack_coefficients(
-            shape.fold(sums, quadratic, root, tree.order), shape.ranks[root]
-        )
+        got = unpack_coefficients(shape.fold(sums, quadratic, root, tree.order), shape.ranks[root])
         torch.testing.assert_close(got, expected, rtol=1e-11, atol=1e-11)
         first = tree.accumulate(means, weights, shape.combine)
         got = shape.fold(first, shape.core(core), root, tree.order)

@@ -1,0 +1,1 @@
+"""Speed, memory and accuracy against named baselines: ``python -m benchmarks.run tensor``."""

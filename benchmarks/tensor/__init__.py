@@ -1,0 +1,1 @@
+"""Benchmarks of the functional Tucker family; ``rows`` registers them."""
