@@ -92,6 +92,7 @@ class ModuleGuide(pyro.nn.PyroModule):
             torch.tensor(0.5, dtype=torch.float64), constraint=dist.constraints.positive
         )
         self.shift = nn.Linear(1, 1, bias=False, dtype=torch.float64)
+        nn.init.zeros_(self.shift.weight)
 
     def forward(self, y: Tensor) -> None:
         loc = self.loc + self.shift(torch.ones(1, dtype=torch.float64)).squeeze(-1)

@@ -96,12 +96,16 @@ def run_loop(
     good = generator.get_state()
     while ended is None and done < max_steps:
         try:
-            proposal, info = step(state, generator)
+            try:
+                proposal, info = step(state, generator)
+            except (NotPositiveDefiniteError, torch.linalg.LinAlgError) as error:
+                status, detail = Status.NOT_PSD, f"step {done}: {error}"
+                break
             if not math.isfinite(info.objective):
                 status, detail = Status.NON_FINITE, f"objective {info.objective} at step {done}"
                 break
-            state, done, good = proposal, done + 1, generator.get_state()
             _record(history, info, before + time.process_time() - clock)
+            state, done, good = proposal, done + 1, generator.get_state()
             for callback in callbacks:
                 callback.step(done, state, info)
             ended = _stop(history, stopping)
@@ -111,9 +115,8 @@ def run_loop(
         except KeyboardInterrupt:
             status = Status.INTERRUPTED
             break
-        except (NotPositiveDefiniteError, torch.linalg.LinAlgError) as error:
-            status, detail = Status.NOT_PSD, f"step {done}: {error}"
-            break
+    # an interrupt while a step was recorded may leave a row too many in some columns
+    history = {name: column[:done] for name, column in history.items()}
     if checkpointer is not None:
         checkpointer.write(Checkpoint(state, good, done, history))
     for callback in callbacks:

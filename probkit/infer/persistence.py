@@ -22,6 +22,7 @@ __all__ = ["FORMAT_VERSION", "load_parts", "save_parts"]
 
 FORMAT_VERSION = 1
 _MANIFEST, _STATE, _POSTERIOR = "manifest.json", "state.safetensors", "posterior.nc"
+_RECORD = ("status", "history", "diagnostics", "provenance", "detail")
 
 
 def save_parts(
@@ -64,6 +65,16 @@ def load_parts(directory: Path) -> tuple[Any, dict[str, Any]]:
                 remedy="give the directory that save() wrote",
             )
         ) from error
+    missing = sorted({"format_version", "class", "spec", *_RECORD} - set(manifest))
+    if missing:
+        raise CheckpointError(
+            message(
+                "The manifest is incomplete",
+                where=str(directory / _MANIFEST),
+                got=f"no {missing}",
+                remedy="give the directory that save() wrote",
+            )
+        )
     found = manifest["format_version"]
     if found > FORMAT_VERSION:
         raise CheckpointError(

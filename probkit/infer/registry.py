@@ -7,6 +7,7 @@ saved result holds the name and the JSON-able spec, a safetensors file the tenso
 from __future__ import annotations
 
 import importlib
+import importlib.util
 from collections.abc import Callable
 from typing import Any, TypeVar
 
@@ -46,7 +47,9 @@ def registered_name(instance: object) -> str:
 def lookup(name: str) -> Any:
     """The class registered under ``name``; its package below probkit is imported if need be."""
     if name not in _CLASSES and name.split(".")[0] == "probkit":
-        importlib.import_module(".".join(name.split(".")[:2]))
+        package = ".".join(name.split(".")[:2])
+        if importlib.util.find_spec(package) is not None:
+            importlib.import_module(package)
     if name not in _CLASSES:
         raise CheckpointError(
             message(

@@ -219,8 +219,8 @@ class SVI:
             count = self.num_diagnostic_samples
             diagnostics: dict[str, Any] = {}
             if count and self.batch_size is not None:
-                diagnostics = program.estimate(count, generator)
-                diagnostics["khat_note"] = "not computed: it needs runs on the full data"
+                note = "not computed: it needs runs on the full data"
+                diagnostics = {**program.estimate(count, generator), "khat_note": note}
             elif count:
                 diagnostics = importance_diagnostics(program.model, guide, program.batch(), count)
         return draws, {**diagnostics, **point_estimate_warning(guide)}

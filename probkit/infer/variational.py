@@ -136,7 +136,8 @@ def _pareto(log_weights: Tensor) -> dict[str, Any]:
     spread = float(log_weights.max() - log_weights.min())
     if spread <= 1e-9 * max(float(log_weights.abs().max()), 1.0):
         return {"khat": -math.inf}
-    khat = float(array_stats.psislw(log_weights.numpy())[1])
+    # psislw takes the negative of the log weights (a log likelihood, in leave-one-out)
+    khat = float(array_stats.psislw(-log_weights.numpy())[1])
     if khat <= _K_HAT_LIMIT:
         return {"khat": khat}
     text = (

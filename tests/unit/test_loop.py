@@ -8,7 +8,7 @@ import pytest
 import torch
 
 from probkit.errors import CheckpointError, NotPositiveDefiniteError
-from probkit.infer import Status, StepInfo
+from probkit.infer import Status, StepInfo, loop
 from probkit.infer.checkpoint import Checkpointer
 from probkit.infer.loop import run_loop
 from probkit.infer.stopping import ImprovementPatience, RelativeChange, segment_start
@@ -87,6 +87,43 @@ def test_interrupt_writes_a_checkpoint_that_resumes(tmp_path):
     run(failing_at(6, raising(KeyboardInterrupt())), checkpointer=checkpointer)
     resumed = run(walk, checkpointer=checkpointer, resume=True, seed=99)
     assert torch.equal(resumed.state["x"], run(walk).state["x"])
+
+
+@pytest.mark.parametrize("error", [KeyboardInterrupt(), NotPositiveDefiniteError("mine")])
+def test_interrupts_in_callbacks_end_the_fit_and_errors_propagate(error):
+    class Failing:
+        def start(self, max_steps, step):
+            pass
+
+        def step(self, step, state, info):
+            if step == 6:
+                raise error
+
+        def finish(self, status):
+            pass
+
+    if not isinstance(error, KeyboardInterrupt):
+        with pytest.raises(NotPositiveDefiniteError, match="mine"):
+            run(walk, callbacks=[Failing()])
+        return
+    outcome = run(walk, callbacks=[Failing()])
+    assert outcome.status is Status.INTERRUPTED
+    assert outcome.num_steps == len(outcome.history["objective"]) == 6
+    assert torch.equal(run(walk, start=outcome.checkpoint).state["x"], run(walk).state["x"])
+
+
+def test_interrupt_while_recording_leaves_no_row_too_many(monkeypatch):
+    record = loop._record
+
+    def interrupted(history, info, seconds):
+        record(history, info, seconds)
+        if len(history["objective"]) == 5:
+            raise KeyboardInterrupt
+
+    monkeypatch.setattr(loop, "_record", interrupted)
+    outcome = run(walk)
+    assert outcome.status is Status.INTERRUPTED and outcome.num_steps == 4
+    assert {len(column) for column in outcome.history.values()} == {4}
 
 
 def test_max_steps():
