@@ -8,38 +8,34 @@ from collections.abc import Iterator
 import torch
 
 from benchmarks.frame import Context, Line, row
+from benchmarks.process_noise import t3
+from benchmarks.statespace import t1, t2, t4
 from benchmarks.tensor.dense import dense_elbo
+from probkit.kernels import MaternKernel
 from probkit.tensor.entries import Entries
 from probkit.tensor.fibers import FiberTree
+from probkit.tensor.likelihoods import Gaussian
 from probkit.tensor.structure import make_structure
 from probkit.tensor.variational import TuckerVariational
 
 
 @row("T1", "block-tridiagonal algebra against a dense GP")
 def algebra(context: Context) -> Iterator[Line]:
-    from benchmarks.statespace import t1
-
     yield Line("error", "mean, variance, neighbour covariance, log Z: relative error", t1())
 
 
 @row("T2", "near-duplicate points")
 def near_duplicates(context: Context) -> Iterator[Line]:
-    from benchmarks.statespace import t2
-
     yield Line("error", "gaps 1e-4 to 1e-10: error of the posterior mean", t2())
 
 
 @row("T3", "process noise")
 def process_noise(context: Context) -> Iterator[Line]:
-    from benchmarks.process_noise import t3
-
     yield Line("error", "PSD process noise to nu = 7/2: scaled error", t3())
 
 
 @row("T4", "off-grid and extrapolation")
 def off_grid(context: Context) -> Iterator[Line]:
-    from benchmarks.statespace import t4
-
     yield Line("error", "off-grid, 0.3 outside the data: error of mean and variance", t4())
 
 
@@ -82,9 +78,6 @@ def elbo(context: Context) -> Iterator[Line]:
 
 
 def _model(structure: str, num_entries: int, sizes: tuple[int, ...]) -> TuckerVariational:
-    from probkit.kernels import MaternKernel
-    from probkit.tensor.likelihoods import Gaussian
-
     generator = torch.Generator().manual_seed(1)
     columns = []
     for size in sizes:

@@ -11,6 +11,7 @@ import numpy as np
 import torch
 
 from benchmarks.frame import Context, Line, row
+from probkit.infer import CAVI
 from probkit.tensor import FunctionalTucker
 
 _LIMIT = 1.0
@@ -73,8 +74,6 @@ def _cases() -> list[Case]:
         return copy
 
     def fit(x: Any = x, y: Any = y, **settings: Any) -> Any:
-        from probkit.infer import CAVI
-
         settings = {"rank": 1, "likelihood": "gaussian", "num_starts": 1} | settings
         return FunctionalTucker(engine=CAVI(max_sweeps=2), **settings).fit(x, y)
 

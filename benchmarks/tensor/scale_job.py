@@ -9,7 +9,13 @@ import time
 import torch
 
 from benchmarks.isolate import peak_memory, reset_peak_memory
+from benchmarks.tensor.adapter import fit, latent, rmse
+from probkit.infer import CAVI
+from probkit.kernels import MaternKernel
+from probkit.tensor.entries import Entries
+from probkit.tensor.likelihoods import Gaussian
 from probkit.tensor.simulate import SimulatedTensor, simulate_functional_tucker
+from probkit.tensor.variational import TuckerVariational
 
 
 def main(kind: str, num_entries: int) -> dict[str, float]:
@@ -35,11 +41,6 @@ def _data(num_entries: int, sizes: tuple[int, ...]) -> SimulatedTensor:
 
 
 def _sweeps(data: SimulatedTensor, structure: str, rank: int, count: int) -> dict[str, float]:
-    from probkit.kernels import MaternKernel
-    from probkit.tensor.entries import Entries
-    from probkit.tensor.likelihoods import Gaussian
-    from probkit.tensor.variational import TuckerVariational
-
     def kernel(mode: int, rank: int) -> MaternKernel:
         kernel = MaternKernel(0.5, batch_shape=torch.Size([rank]))
         kernel.lengthscale = 0.2
@@ -59,9 +60,6 @@ def _sweeps(data: SimulatedTensor, structure: str, rank: int, count: int) -> dic
 
 
 def _fit(data: SimulatedTensor) -> dict[str, float]:
-    from benchmarks.tensor.adapter import fit, latent, rmse
-    from probkit.infer import CAVI
-
     reset_peak_memory()
     start = time.process_time()
     engine = CAVI(max_sweeps=20)

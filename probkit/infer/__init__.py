@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from probkit.infer.cavi import CAVI, CVI
-from probkit.infer.fit import fit
+from probkit.infer.fitting import fit
 from probkit.infer.gibbs import Gibbs
 from probkit.infer.nuts import NUTS
 from probkit.infer.posterior import DrawsPosterior

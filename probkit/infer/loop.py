@@ -97,23 +97,23 @@ def run_loop(
     while ended is None and done < max_steps:
         try:
             proposal, info = step(state, generator)
+            if not math.isfinite(info.objective):
+                status, detail = Status.NON_FINITE, f"objective {info.objective} at step {done}"
+                break
+            state, done, good = proposal, done + 1, generator.get_state()
+            _record(history, info, before + time.process_time() - clock)
+            for callback in callbacks:
+                callback.step(done, state, info)
+            ended = _stop(history, stopping)
+            status = ended or status
+            if checkpointer is not None and done % checkpointer.every == 0:
+                checkpointer.write(Checkpoint(state, good, done, history))
         except KeyboardInterrupt:
             status = Status.INTERRUPTED
             break
         except (NotPositiveDefiniteError, torch.linalg.LinAlgError) as error:
             status, detail = Status.NOT_PSD, f"step {done}: {error}"
             break
-        if not math.isfinite(info.objective):
-            status, detail = Status.NON_FINITE, f"objective {info.objective} at step {done}"
-            break
-        state, done, good = proposal, done + 1, generator.get_state()
-        _record(history, info, before + time.process_time() - clock)
-        for callback in callbacks:
-            callback.step(done, state, info)
-        ended = _stop(history, stopping)
-        status = ended or status
-        if checkpointer is not None and done % checkpointer.every == 0:
-            checkpointer.write(Checkpoint(state, good, done, history))
     if checkpointer is not None:
         checkpointer.write(Checkpoint(state, good, done, history))
     for callback in callbacks:

@@ -18,7 +18,7 @@ import numpy as np
 import pyro.infer
 import torch
 
-from probkit.errors import NumericalError, message
+from probkit.errors import ConfigurationError, NumericalError, message
 from probkit.infer.callbacks import Callback
 from probkit.infer.checkpoint import Checkpoint
 from probkit.infer.engine import Run, model_settings, require_not_negative, require_positive
@@ -53,7 +53,7 @@ class NUTS:
         full_mass: adapt a dense mass matrix instead of a diagonal one.
 
     Raises:
-        ConfigurationError: a setting out of its range.
+        ConfigurationError: a setting is not positive (warm-up may be 0), or acceptance not below 1.
 
     Example:
         >>> import pyro.distributions as dist
@@ -77,6 +77,14 @@ class NUTS:
     def __post_init__(self) -> None:
         require_positive(self, "num_samples", "num_chains", "target_accept", "max_tree_depth")
         require_not_negative(self, "num_warmup")
+        if self.target_accept >= 1:
+            raise ConfigurationError(
+                message(
+                    "An acceptance probability must be below 1",
+                    where="target_accept",
+                    got=self.target_accept,
+                )
+            )
 
     def fit(
         self,
@@ -176,30 +184,34 @@ class NUTS:
                 full_mass=self.full_mass,
             )
             last: dict[str, Any] = {}
+
+            def look(_: Any, values: dict[str, Any], stage: str, index: int) -> None:
+                if stage.lower().startswith("sample") and index == self.num_samples - 1:
+                    last.update(unconstrained=dict(values), figures=kernel.diagnostics())
+
             sampler = pyro.infer.MCMC(
                 kernel,
                 self.num_samples,
                 self.num_warmup,
                 disable_progbar=not progress,
-                hook_fn=lambda _kernel, values, _stage, _index: last.update(values),
+                hook_fn=look,
             )
             with pyro_seed(int(torch.randint(2**62, (), generator=generator))):
                 sampler.run(*args, **kwargs)
-            objective = -float(kernel.potential_fn(last))
-            found = _chain_state(sampler, kernel)
+            objective = -float(kernel.potential_fn(last["unconstrained"]))
+            found = _chain_state(sampler, last["figures"])
             joined = {k: torch.cat([state[k], v]) if state else v for k, v in found.items()}
             return joined, StepInfo(objective=objective)
 
         return step
 
 
-def _chain_state(sampler: Any, kernel: Any) -> State:
+def _chain_state(sampler: Any, figures: dict[str, Any]) -> State:
     """Draws (1, draw, *event) of one chain with its sampler's statistics (1,)."""
     state = {
         f"{_DRAWS}{name}": value.detach()
         for name, value in sampler.get_samples(group_by_chain=True).items()
     }
-    figures = kernel.diagnostics()
     state["divergences"] = torch.tensor([len(figures["divergences"])])
     rate = torch.as_tensor(figures["acceptance rate"], dtype=torch.float64)
     state["acceptance"] = rate.reshape(1)

@@ -15,6 +15,7 @@ from probkit.errors import CheckpointError, message
 __all__ = ["lookup", "register", "registered_name"]
 
 _CLASSES: dict[str, type] = {}
+_NAMES: dict[type, str] = {}
 _T = TypeVar("_T", bound=type)
 
 
@@ -23,7 +24,7 @@ def register(name: str) -> Callable[[_T], _T]:
 
     def decorate(cls: _T) -> _T:
         _CLASSES[name] = cls
-        cls._registered_name = name
+        _NAMES[cls] = name
         return cls
 
     return decorate
@@ -31,7 +32,7 @@ def register(name: str) -> Callable[[_T], _T]:
 
 def registered_name(instance: object) -> str:
     """The name under which an object's class is registered."""
-    name = getattr(type(instance), "_registered_name", None)
+    name = _NAMES.get(type(instance))
     if name is None:
         raise CheckpointError(
             message(
@@ -39,7 +40,7 @@ def registered_name(instance: object) -> str:
                 remedy="decorate it with probkit.infer.registry.register(name)",
             )
         )
-    return str(name)
+    return name
 
 
 def lookup(name: str) -> Any:

@@ -12,6 +12,7 @@ Cost of a step: ``num_particles`` runs of guide and model, forward and backward.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, fields, replace
 from pathlib import Path
@@ -230,10 +231,10 @@ class SVI:
         )
 
     def _rate(self, number: int) -> float:
-        return self.learning_rate * self.decay ** min(number / self.steps, 1.0)
+        return self.learning_rate * math.pow(self.decay, min(number / self.steps, 1.0))
 
     def _settings(self) -> dict[str, Any]:
-        values = {field.name: getattr(self, field.name) for field in fields(self)}
+        values: dict[str, Any] = {field.name: getattr(self, field.name) for field in fields(self)}
         if not isinstance(self.guide, str):
             values["guide"] = getattr(self.guide, "__qualname__", type(self.guide).__qualname__)
         return values

@@ -16,7 +16,7 @@ from probkit.infer.callbacks import Callback
 from probkit.infer.provenance import data_digest
 from probkit.kernels import MarkovKernel
 from probkit.tensor.entries import Entries, Scaling
-from probkit.tensor.kernels import kernel_factory, resolve_kernels
+from probkit.tensor.kernels import NamedKernels, resolve_kernels
 from probkit.tensor.likelihoods import LIKELIHOOD_NAMES, make_likelihood
 from probkit.tensor.posterior import TuckerPosterior
 from probkit.tensor.program import Program, ProgramSettings
@@ -214,7 +214,7 @@ class FunctionalTucker:
             entries,
             likelihood,
             self.structure,
-            kernel_factory(kernels),
+            NamedKernels(tuple(kernels)),
             damping=engine.damping if not likelihood.continuous else 1.0,
         )
         spec = {
@@ -248,9 +248,7 @@ class FunctionalTucker:
         return ProgramSettings(
             tuple(candidates),
             prune=self.rank == "auto",
-            holdout=0.125
-            if enough and (self.rank == "auto" or (self.calibrate and continuous))
-            else 0.0,
+            holdout=0.125 if enough and wanted else 0.0,
         )
 
     def _check_settings(self) -> None:

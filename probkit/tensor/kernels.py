@@ -7,12 +7,12 @@ one and a kernel object given by the user is understood in internal units.
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 
 from probkit.errors import ConfigurationError, DtypeError, message
 from probkit.kernels import KERNEL_NAMES, MarkovKernel, kernel_from_name
-from probkit.tensor.variational import KernelFactory
 
-__all__ = ["kernel_factory", "resolve_kernels"]
+__all__ = ["NamedKernels", "resolve_kernels"]
 
 DEFAULT_KERNEL = "matern12"
 
@@ -61,13 +61,14 @@ def resolve_kernels(
     return chosen
 
 
-def kernel_factory(kernels: Sequence[str | MarkovKernel]) -> KernelFactory:
-    """Function (mode, number of components) -> kernel with that batch shape."""
+@dataclass(frozen=True)
+class NamedKernels:
+    """Kernel factory of a model: (mode, number of components) -> kernel with that batch shape."""
 
-    def build(mode: int, num_components: int) -> MarkovKernel:
-        kernel = kernels[mode]
+    kernels: tuple[str | MarkovKernel, ...]
+
+    def __call__(self, mode: int, num_components: int) -> MarkovKernel:
+        kernel = self.kernels[mode]
         if isinstance(kernel, str):
             return kernel_from_name(kernel, num_components=num_components)
         return kernel.expand_batch([num_components])
-
-    return build

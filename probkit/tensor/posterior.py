@@ -8,7 +8,7 @@ variational posterior: E f^2 = <E[W W'], kron_k E[u u']>.
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from typing import Any
 
@@ -17,10 +17,12 @@ from jaxtyping import Float
 from torch import Tensor
 
 from probkit.infer.registry import register
+from probkit.kernels import MarkovKernel
 from probkit.statespace.interpolation import interpolate
 from probkit.statespace.sampling import sample_posterior
 from probkit.statespace.types import Posterior, Sites
 from probkit.tensor.entries import Entries, Scaling, locate
+from probkit.tensor.kernels import NamedKernels
 from probkit.tensor.likelihoods import Likelihood, make_likelihood
 from probkit.tensor.predictive import (
     CountPredictive,
@@ -99,15 +101,13 @@ class TuckerPosterior:
     @classmethod
     def from_spec(cls, spec: dict[str, Any], tensors: State) -> TuckerPosterior:
         """Rebuild from a saved result, without data."""
-        from probkit.tensor.kernels import kernel_factory
-
         grids = [tensors[f"grid{k}"] for k in range(len(spec["kernels"]))]
         empty = torch.zeros(0, dtype=grids[0].dtype)
         problem = TuckerVariational(
             Entries(grids, [], empty),
             make_likelihood(spec["likelihood"], spec["likelihood_options"]),
             spec["structure"],
-            kernel_factory(spec["kernels"]),
+            NamedKernels(tuple(spec["kernels"])),
         )
         return cls(problem, {n: v for n, v in tensors.items() if not n.startswith("grid")}, spec)
 
@@ -128,6 +128,31 @@ class TuckerPosterior:
         tucker = self._spec["structure"] == "tucker"
         dims["core"] = [f"{names[k]}_component" for k in self._modes][: None if tucker else 1]
         return {"posterior": draws}, dims, coords
+
+    def hyperparameters(self) -> list[dict[str, Tensor]]:
+        """Kernel hyper-parameters of each mode, one value a component, lengths in user units."""
+        found = []
+        for k in self._modes:
+            kernel, scale = self._problem.mode(self._state, k).kernel, self._scaling(k).scale
+            values = {}
+            for name, module, constraint in _constrained(kernel):
+                value = constraint.transform(getattr(module, name).detach()).flatten()
+                length = name.endswith(("lengthscale", "period_length"))
+                # a periodic kernel's lengthscale is relative to its period
+                relative = name.endswith("lengthscale") and hasattr(module, "period_length")
+                values[name.removeprefix("raw_")] = value * (
+                    scale if length and not relative else 1
+                )
+            found.append(values)
+        return found
+
+    @property
+    def noise_sd(self) -> float:
+        """Scale of the noise in target units (Student-t: its scale parameter); 0 without noise."""
+        state = self._state
+        if "noise.shape" not in state:
+            return 0.0
+        return self.target_scaling[1] * float((state["noise.rate"] / state["noise.shape"]).sqrt())
 
     # -- predictions ---------------------------------------------------------------------------
 
@@ -163,7 +188,9 @@ class TuckerPosterior:
             prior = self._problem.mode(state, k)
             _, H = prior.stacked(grid[:1])
             z_mean, z_covariance = interpolate(prior.chain, grid, self._smoothed(k), points[off])
-            mean[off], covariance[off] = z_mean @ H.mT, H @ z_covariance @ H.mT
+            scale = state[f"mode{k}.scale"]
+            mean[off] = z_mean @ H.mT / scale
+            covariance[off] = H @ z_covariance @ H.mT / (scale[:, None] * scale)
         return mean, covariance
 
     def predictive(self, x: Float[Tensor, "Q K"]) -> Predictive:
@@ -227,11 +254,13 @@ class TuckerPosterior:
         return Scaling(*self._spec["scalings"][k])
 
     def _smoothed(self, k: int) -> Posterior:
+        """Smoothed states before scale balancing, the law that belongs to the prior."""
         state = self._state
-        mean = state[f"mode{k}.mean"]
-        return Posterior(
-            mean, state[f"mode{k}.covariance"], state[f"mode{k}.cross"], mean.new_zeros(())
-        )
+        mean, scale = state[f"mode{k}.mean"], state[f"mode{k}.scale"]
+        states = torch.repeat_interleave(scale, mean.shape[-1] // len(scale))
+        square = states[:, None] * states
+        covariance, cross = state[f"mode{k}.covariance"], state[f"mode{k}.cross"]
+        return Posterior(mean * states, covariance * square, cross * square, mean.new_zeros(()))
 
     def _factor_draws(
         self, k: int, points: Tensor | None, num_samples: int, generator: torch.Generator
@@ -261,7 +290,7 @@ class TuckerPosterior:
         sites = Sites(precision, linear, linear.new_zeros(()))
         with torch.no_grad():
             paths = sample_posterior(transitions, H, sites, num_samples, generator)
-        draws = paths @ H.mT
+        draws = paths @ H.mT / state[f"mode{k}.scale"]
         return draws if rows is None else draws[:, rows]
 
     def _core_draws(self, num_samples: int, generator: torch.Generator) -> dict[str, Tensor]:
@@ -315,6 +344,13 @@ def real_predictive(
         spread,
         noise_variance,
     )
+
+
+def _constrained(kernel: MarkovKernel) -> Iterator[tuple[str, Any, Any]]:
+    """Raw parameters of a kernel with their modules and constraints."""
+    for module in kernel.modules():
+        for name, _ in module.named_parameters(recurse=False):
+            yield name, module, getattr(module, f"{name}_constraint")
 
 
 def _diagonal(matrix: Tensor) -> Tensor:

@@ -93,7 +93,7 @@ def component_energy(problem: TuckerVariational, state: State, mode: int) -> Ten
 
 def _drop_paths(state: State, k: int) -> None:
     """Full paths and sites do not fit the new rank; the next sweep makes them anew."""
-    for name in ("mean", "covariance", "cross", "site_precision", "site_linear"):
+    for name in ("mean", "covariance", "cross", "site_precision", "site_linear", "scale"):
         state.pop(f"mode{k}.{name}", None)
 
 

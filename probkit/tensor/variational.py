@@ -195,8 +195,9 @@ class TuckerVariational:
             new |= _scaled_core(state, self.shape(state), k, scales)
             components = torch.repeat_interleave(scales, posterior.mean.shape[-1] // prior.rank)
             new |= _scaled_mode(k, posterior, rows, covariance, components, scales)
-            new[f"mode{k}.site_precision"] = sites.precision * scales[:, None] * scales
-            new[f"mode{k}.site_linear"] = sites.linear * scales
+            # the law of the rows is that of prior times sites, divided by the scale
+            new[f"mode{k}.site_precision"], new[f"mode{k}.site_linear"] = sites[:2]
+            new[f"mode{k}.scale"] = scales
         return new
 
     def _balance(

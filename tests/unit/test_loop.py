@@ -1,0 +1,180 @@
+"""The loop: how fits stop, what they keep, and that they go on where they stopped."""
+
+from __future__ import annotations
+
+import math
+
+import pytest
+import torch
+
+from probkit.errors import CheckpointError, NotPositiveDefiniteError
+from probkit.infer import Status, StepInfo
+from probkit.infer.checkpoint import Checkpointer
+from probkit.infer.loop import run_loop
+from probkit.infer.stopping import ImprovementPatience, RelativeChange, segment_start
+
+
+def start(generator):
+    return {"x": torch.zeros(2, dtype=torch.float64)}
+
+
+def walk(state, generator):
+    x = state["x"] + torch.randn(2, generator=generator, dtype=torch.float64)
+    return {"x": x}, StepInfo(objective=float(x.sum()))
+
+
+def run(step, *, max_steps=20, seed=1, **options):
+    generator = torch.Generator().manual_seed(seed)
+    return run_loop(step, start, max_steps=max_steps, generator=generator, **options)
+
+
+def failing_at(number, failure):
+    """A walk whose step of that number fails in the given way."""
+    calls = []
+
+    def step(state, generator):
+        calls.append(len(calls))
+        proposal, info = walk(state, generator)
+        return failure(proposal, info) if calls[-1] == number else (proposal, info)
+
+    return step
+
+
+def raising(error):
+    def failure(proposal, info):
+        raise error
+
+    return failure
+
+
+@pytest.mark.parametrize("value", [math.nan, math.inf, -math.inf])
+def test_non_finite_objective_keeps_the_last_good_state(value):
+    step = failing_at(7, lambda proposal, info: (proposal, StepInfo(objective=value)))
+    outcome = run(step)
+    assert outcome.status is Status.NON_FINITE
+    assert outcome.num_steps == 7
+    assert "step 7" in outcome.detail
+    assert torch.equal(outcome.state["x"], run(walk, max_steps=7).state["x"])
+
+
+@pytest.mark.parametrize(
+    "error", [NotPositiveDefiniteError("pivot 3"), torch.linalg.LinAlgError("pivot 3")]
+)
+def test_lost_definiteness_keeps_the_last_good_state(error):
+    outcome = run(failing_at(4, raising(error)))
+    assert outcome.status is Status.NOT_PSD
+    assert "pivot 3" in outcome.detail
+    assert torch.equal(outcome.state["x"], run(walk, max_steps=4).state["x"])
+
+
+def test_other_errors_propagate():
+    with pytest.raises(ZeroDivisionError):
+        run(failing_at(2, raising(ZeroDivisionError())))
+
+
+def test_interrupt_returns_the_last_state_and_goes_on_from_there():
+    outcome = run(failing_at(6, raising(KeyboardInterrupt())))
+    assert outcome.status is Status.INTERRUPTED and outcome.num_steps == 6
+    resumed = run(walk, start=outcome.checkpoint)
+    whole = run(walk)
+    assert torch.equal(resumed.state["x"], whole.state["x"])
+    assert resumed.history["objective"] == whole.history["objective"]
+    assert len(outcome.history["objective"]) == 6, "resuming must not change the earlier outcome"
+
+
+def test_interrupt_writes_a_checkpoint_that_resumes(tmp_path):
+    checkpointer = Checkpointer(tmp_path, "digest", every=100)
+    run(failing_at(6, raising(KeyboardInterrupt())), checkpointer=checkpointer)
+    resumed = run(walk, checkpointer=checkpointer, resume=True, seed=99)
+    assert torch.equal(resumed.state["x"], run(walk).state["x"])
+
+
+def test_max_steps():
+    outcome = run(walk, max_steps=5)
+    assert outcome.status is Status.MAX_STEPS and outcome.num_steps == 5
+
+
+def test_fits_that_had_ended_do_not_go_on(tmp_path):
+    def constant(state, generator):
+        return state, StepInfo(objective=-1.0)
+
+    checkpointer = Checkpointer(tmp_path, "digest", every=100)
+    rule = RelativeChange(1e-6, patience=3)
+    first = run(constant, stopping=rule, checkpointer=checkpointer)
+    again = run(constant, stopping=rule, checkpointer=checkpointer, resume=True)
+    assert first.status is again.status is Status.CONVERGED
+    assert first.num_steps == again.num_steps == 4
+
+
+def test_checkpoint_of_another_fit_is_refused(tmp_path):
+    run(walk, checkpointer=Checkpointer(tmp_path, "one", every=5))
+    with pytest.raises(CheckpointError, match="another fit"):
+        run(walk, checkpointer=Checkpointer(tmp_path, "two", every=5), resume=True)
+
+
+def test_damaged_checkpoint_is_reported(tmp_path):
+    checkpointer = Checkpointer(tmp_path, "digest")
+    checkpointer.path.write_bytes(b"no safetensors file")
+    with pytest.raises(CheckpointError, match="cannot be read"):
+        run(walk, checkpointer=checkpointer, resume=True)
+
+
+def test_relative_change_looks_at_the_current_segment_only():
+    rule = RelativeChange(1e-3, patience=2)
+    flat = {"objective": [-1.0] * 5, "segment": [0.0, 0.0, 0.0, 1.0, 1.0]}
+    assert segment_start(flat) == 3
+    assert rule(flat) is None
+    flat["objective"].append(-1.0)
+    flat["segment"].append(1.0)
+    assert rule(flat) is Status.CONVERGED
+    assert rule({"objective": [-1.0, -1.0, -1.1], "segment": [0.0] * 3}) is None
+
+
+def test_improvement_patience_waits_for_whole_windows():
+    rule = ImprovementPatience(window=3, patience=2)
+    flat = [-1.0] * 9
+    for length in range(1, 10):
+        history = {"objective": flat[:length], "segment": [0.0] * length}
+        expected = Status.CONVERGED if length == 9 else None
+        assert rule(history) is expected
+    rising = [float(i) for i in range(30)]
+    assert rule({"objective": rising, "segment": [0.0] * 30}) is None
+
+
+def test_callbacks_see_every_step_and_the_end():
+    class Recorder:
+        def __init__(self):
+            self.events = []
+
+        def start(self, max_steps, step):
+            self.events.append(("start", max_steps, step))
+
+        def step(self, step, state, info):
+            self.events.append((step, info.objective))
+
+        def finish(self, status):
+            self.events.append(("finish", status))
+
+    recorder = Recorder()
+    outcome = run(walk, max_steps=3, callbacks=[recorder])
+    steps = list(enumerate(outcome.history["objective"], start=1))
+    assert recorder.events == [("start", 3, 0), *steps, ("finish", Status.MAX_STEPS)]
+
+
+def test_late_metrics_are_padded():
+    def step(state, generator):
+        number = float(state["x"][0]) + 1
+        metrics = {"late": number} if number > 2 else {"early": number}
+        return {"x": state["x"] + 1}, StepInfo(objective=number, metrics=metrics)
+
+    history = run(step, max_steps=3).history
+    assert history["early"][:2] == [1.0, 2.0] and math.isnan(history["early"][2])
+    assert math.isnan(history["late"][1]) and history["late"][2] == 3.0
+    assert {len(column) for column in history.values()} == {3}
+
+
+def test_every_status_has_a_message_and_failures_a_remedy():
+    for status in Status:
+        assert status.message.endswith(".")
+        assert status is Status.CONVERGED or status.remedy
+    assert [s for s in Status if not s.ok] == [Status.NON_FINITE, Status.NOT_PSD]
