@@ -1,0 +1,359 @@
+"""Scores of predictions, baselines that need no model, and the report of a run as JSON and text.
+
+Everything here takes arrays and plain dictionaries, so that any family, script or notebook can
+report in the same form. The record of a run is a dictionary with any of these keys::
+
+    title       one line
+    data        {name: value}: source, number of entries, target, coordinates
+    held_out    {label: what was held out}
+    scores      {label: {name of model or baseline: {score: value}}}
+    status      {"name", "message", "remedy", "detail"}
+    ranks       list of integers, or {mode: rank}
+    diagnostics {name: value}; a list of texts under "warnings"
+    versions    {package: version}
+    figures     {caption: file}, relative to the report
+"""
+
+from __future__ import annotations
+
+import json
+import math
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from jaxtyping import Float
+from numpy.typing import NDArray
+from torch import Tensor
+
+from probkit.errors import ShapeError, message
+
+__all__ = ["baseline_scores", "regression_scores", "write_report"]
+
+_CENTRAL = {50: (0.25, 0.75), 90: (0.05, 0.95), 95: (0.025, 0.975)}
+_LEVELS = tuple(level for pair in _CENTRAL.values() for level in pair)
+_LOG_2PI = math.log(2 * math.pi)
+# Delaunay triangulations grow quickly with the dimension; these sizes take seconds
+_MAX_POINTS = {2: 5000, 3: 5000, 4: 2000, 5: 600}
+_SUBSAMPLE_SEED = 0
+
+_HOW_TO_READ = """\
+- **rmse**, **mae**: root mean squared and mean absolute error of the predictive mean, in units of
+  the target; lower is better.
+- **nll**: mean negative log predictive density of the held-out targets, in nats; lower is better.
+  It punishes both errors and intervals of the wrong width, and differences are what counts.
+- **coverage_50/90/95**: share of held-out targets inside the central interval of that level; close
+  to the level is good, lower means intervals that are too narrow.
+- **interval_score_90**: width of the 90 % interval plus a penalty for targets outside; lower is
+  better.
+- Baselines: *mean* predicts the training mean; *linear interpolation* interpolates the training
+  points on coordinates scaled to [0, 1] and takes the nearest point outside their hull. Their
+  intervals are normal, with the spread of the targets or of the errors at points left out.
+- A model that does not beat both baselines on a hold-out has not learned what that hold-out asks.
+"""
+
+
+def regression_scores(
+    y: Float[Tensor, " N"],
+    mean: Float[Tensor, " N"],
+    sd: Float[Tensor, " N"],
+    quantiles: Mapping[float, Float[Tensor, " N"]] | None = None,
+    log_density: Float[Tensor, " N"] | None = None,
+) -> dict[str, float]:
+    """Scores of predictions at held-out points.
+
+    Args:
+        y: targets.
+        mean, sd: predictive moments.
+        quantiles: predictive quantiles by level; coverages and the interval score are given for
+            the central intervals whose two levels are there.
+        log_density: log predictive density of each target; that of the normal with the given
+            moments if None.
+
+    Returns:
+        ``rmse``, ``mae``, ``nll`` (nats per target) and, where their quantiles are there,
+        ``coverage_50``, ``coverage_90``, ``coverage_95``, ``interval_score_90``.
+
+    Raises:
+        ShapeError: there is no target, or predictions do not have the targets' shape.
+
+    Example:
+        >>> y = torch.tensor([0.0, 1.0, 2.0, 3.0])
+        >>> spread = torch.ones(4)
+        >>> scores = regression_scores(y, y + 0.5, spread, {0.25: y - 0.2, 0.75: y + 1.2})
+        >>> scores["rmse"], scores["coverage_50"], round(scores["nll"], 4)
+        (0.5, 1.0, 1.0439)
+    """
+    levels = {round(float(level), 6): value for level, value in (quantiles or {}).items()}
+    _check_shapes(y, {"mean": mean, "sd": sd, "log_density": log_density, **_named(levels)})
+    error = mean - y
+    if log_density is None:
+        log_density = -0.5 * ((error / sd).square() + _LOG_2PI) - torch.log(sd)
+    scores = {
+        "rmse": float(error.square().mean().sqrt()),
+        "mae": float(error.abs().mean()),
+        "nll": -float(log_density.mean()),
+    }
+    for percent, (low, high) in _CENTRAL.items():
+        if low in levels and high in levels:
+            inside = (y >= levels[low]) & (y <= levels[high])
+            scores[f"coverage_{percent}"] = float(inside.double().mean())
+    if 0.05 in levels and 0.95 in levels:
+        scores["interval_score_90"] = _interval_score(y, levels[0.05], levels[0.95], 0.1)
+    return scores
+
+
+def baseline_scores(
+    train_x: Float[Tensor, "N K"],
+    train_y: Float[Tensor, " N"],
+    test_x: Float[Tensor, "Q K"],
+    test_y: Float[Tensor, " Q"],
+) -> dict[str, dict[str, float]]:
+    """Scores of the training mean and of linear interpolation at held-out points.
+
+    Interpolation is piecewise linear on a Delaunay triangulation of the coordinates scaled to
+    [0, 1], and takes the nearest training point outside their hull. Beyond 5 000 points (2 000 in
+    four dimensions, 600 in more) it uses a random subset, always the same, and its name says how
+    large. Points that span fewer dimensions than they have, and more than five coordinates, leave
+    the nearest point only. Predictive laws are normal; their spread is that of the training
+    targets, and that of the errors at an eighth of the points left out.
+
+    Returns:
+        By name of the baseline, what :func:`regression_scores` returns.
+
+    Example:
+        >>> x = torch.rand(200, 2, generator=torch.Generator().manual_seed(0))
+        >>> scores = baseline_scores(x[:150], x[:150].sum(1), x[150:], x[150:].sum(1))
+        >>> scores["linear interpolation"]["rmse"] < 0.1 * scores["mean"]["rmse"]
+        True
+    """
+    centre, spread = train_y.mean(), train_y.std(unbiased=False)
+    scores = {"mean": _normal_scores(test_y, centre.expand_as(test_y), float(spread))}
+    points, values, queries = _prepare(train_x, train_y, test_x)
+    order = np.random.default_rng(_SUBSAMPLE_SEED).permutation(len(points))
+    limit = _MAX_POINTS.get(points.shape[1], 5000)
+    kept = order[:limit]
+    prediction, method = _interpolate(points[kept], values[kept], queries)
+    left_out = max(len(kept) // 8, 1)
+    name = method if len(kept) == len(points) else f"{method} ({len(kept)} of {len(points)} points)"
+    fitted, checked = kept[left_out:], kept[:left_out]
+    residual_sd = 0.0
+    if len(fitted):
+        guess, _ = _interpolate(points[fitted], values[fitted], points[checked])
+        residual_sd = float(np.sqrt(np.mean((guess - values[checked]) ** 2)))
+    mean = torch.as_tensor(prediction, dtype=test_y.dtype, device=test_y.device)
+    scores[name] = _normal_scores(test_y, mean, residual_sd)
+    return scores
+
+
+def write_report(directory: str | Path, record: Mapping[str, Any]) -> Path:
+    """Write ``report.json`` and the readable ``report.md``.
+
+    Args:
+        directory: made if it does not exist; earlier reports in it are replaced.
+        record: see the module's description; sections that are absent are left out. Tensors and
+            arrays become lists, and numbers that are not finite the texts "nan", "inf", "-inf".
+
+    Returns:
+        The path of ``report.md``.
+    """
+    directory = Path(directory)
+    directory.mkdir(parents=True, exist_ok=True)
+    plain = _plain(record)
+    text = json.dumps(plain, indent=2, allow_nan=False, ensure_ascii=False)
+    (directory / "report.json").write_text(text + "\n", encoding="utf-8")
+    path = directory / "report.md"
+    path.write_text(_markdown(plain), encoding="utf-8")
+    return path
+
+
+# -- scores ----------------------------------------------------------------------------------------
+
+
+def _interval_score(y: Tensor, low: Tensor, high: Tensor, alpha: float) -> float:
+    """Gneiting & Raftery (2007): width + 2 / alpha * distance outside."""
+    outside = (low - y).clamp_min(0) + (y - high).clamp_min(0)
+    return float((high - low + 2 / alpha * outside).mean())
+
+
+def _normal_scores(y: Tensor, mean: Tensor, sd: float) -> dict[str, float]:
+    """Scores of a normal law of constant spread; errors alone if the spread is zero."""
+    spread = torch.full_like(mean, sd)
+    if sd == 0.0:
+        scores = regression_scores(y, mean, spread, log_density=torch.zeros_like(y))
+        return {name: scores[name] for name in ("rmse", "mae")}
+    z = torch.special.ndtri(torch.tensor(_LEVELS, dtype=torch.float64)).tolist()
+    quantiles = {level: mean + sd * value for level, value in zip(_LEVELS, z, strict=True)}
+    return regression_scores(y, mean, spread, quantiles)
+
+
+def _named(levels: Mapping[float, Tensor]) -> dict[str, Tensor]:
+    return {f"quantiles[{level}]": value for level, value in levels.items()}
+
+
+def _check_shapes(y: Tensor, others: Mapping[str, Tensor | None]) -> None:
+    if y.dim() != 1 or y.numel() == 0:
+        raise ShapeError(
+            message(
+                "Scores need a vector of at least one target",
+                where="y",
+                got=tuple(y.shape),
+                expected="(N,) with N >= 1",
+            )
+        )
+    for name, value in others.items():
+        if value is not None and value.shape != y.shape:
+            raise ShapeError(
+                message(
+                    "Predictions must have the targets' shape",
+                    where=name,
+                    got=tuple(value.shape),
+                    expected=tuple(y.shape),
+                )
+            )
+
+
+# -- interpolation ---------------------------------------------------------------------------------
+
+
+def _prepare(
+    train_x: Tensor, train_y: Tensor, test_x: Tensor
+) -> tuple[NDArray[Any], NDArray[Any], NDArray[Any]]:
+    """Distinct points on [0, 1] with their average targets, and queries on the same scale."""
+    x, y = train_x.double().cpu().numpy(), train_y.double().cpu().numpy()
+    low, high = x.min(0), x.max(0)
+    varying = high > low
+    if not varying.any():
+        varying[0] = True
+    scale = np.where(high > low, high - low, 1.0)[varying]
+    points = (x[:, varying] - low[varying]) / scale
+    queries = (test_x.double().cpu().numpy()[:, varying] - low[varying]) / scale
+    points, rows = np.unique(points, axis=0, return_inverse=True)
+    sums = np.bincount(rows.ravel(), weights=y)
+    return points, sums / np.bincount(rows.ravel()), queries
+
+
+def _interpolate(
+    points: NDArray[Any], values: NDArray[Any], queries: NDArray[Any]
+) -> tuple[NDArray[Any], str]:
+    """Predictions and the name of the method that was possible."""
+    from scipy.interpolate import LinearNDInterpolator
+    from scipy.spatial import KDTree, QhullError
+
+    dimension = points.shape[1]
+    if dimension == 1:
+        order = np.argsort(points[:, 0])
+        found = np.interp(queries[:, 0], points[order, 0], values[order])
+        return found, "linear interpolation"
+    nearest = values[KDTree(points).query(queries)[1]]
+    if dimension not in _MAX_POINTS or len(points) < dimension + 2:
+        return nearest, "nearest point"
+    try:
+        inside = LinearNDInterpolator(points, values)(queries)
+    except QhullError:  # all points in a plane: there is no triangulation, and the name says so
+        return nearest, "nearest point"
+    return np.where(np.isnan(inside), nearest, inside), "linear interpolation"
+
+
+# -- text ------------------------------------------------------------------------------------------
+
+
+def _plain(value: Any) -> Any:
+    """The value with JSON's types only."""
+    if isinstance(value, Mapping):
+        return {str(name): _plain(item) for name, item in value.items()}
+    if isinstance(value, Tensor):
+        value = value.detach().cpu().tolist()
+    elif isinstance(value, np.ndarray | np.generic):
+        value = value.tolist()
+    if isinstance(value, list | tuple):
+        return [_plain(item) for item in value]
+    if isinstance(value, float):
+        return value if math.isfinite(value) else str(value)
+    if value is None or isinstance(value, bool | int | str):
+        return value
+    return str(value)
+
+
+def _markdown(record: Mapping[str, Any]) -> str:
+    parts = [f"# {record.get('title', 'Report')}\n"]
+    parts += [_pairs_section("Data", record.get("data"))]
+    parts += [_status(record.get("status")), _scores(record)]
+    ranks = record.get("ranks")
+    if isinstance(ranks, list):
+        ranks = {f"mode {k}": rank for k, rank in enumerate(ranks)}
+    parts += [_pairs_section("Ranks", ranks)]
+    parts += [_figures(record.get("figures")), _diagnostics(record.get("diagnostics"))]
+    parts += [_pairs_section("Versions", record.get("versions"))]
+    if record.get("scores"):
+        parts.append(f"## How to read the scores\n\n{_HOW_TO_READ}")
+    return "\n".join(part for part in parts if part)
+
+
+def _status(status: Mapping[str, Any] | None) -> str:
+    if not status:
+        return ""
+    lines = [f"**{status.get('name', '')}**: {status.get('message', '')}"]
+    lines += [f"Remedy: {status['remedy']}."] if status.get("remedy") else []
+    lines += [f"Detail: {status['detail']}"] if status.get("detail") else []
+    return "## Status\n\n" + "\n\n".join(lines) + "\n"
+
+
+def _scores(record: Mapping[str, Any]) -> str:
+    scores = record.get("scores") or {}
+    held_out = record.get("held_out") or {}
+    parts = ["## Scores on held-out data\n"] if scores or held_out else []
+    for label in dict.fromkeys([*scores, *held_out]):
+        parts.append(f"### {label}\n")
+        if label in held_out:
+            parts.append(f"Held out: {held_out[label]}.\n")
+        rows = scores.get(label) or {}
+        columns = list(dict.fromkeys(name for row in rows.values() for name in row))
+        if columns:
+            body = [[name, *(_number(row.get(c)) for c in columns)] for name, row in rows.items()]
+            parts.append(_table(["", *columns], body))
+    return "\n".join(parts)
+
+
+def _figures(figures: Mapping[str, Any] | None) -> str:
+    if not figures:
+        return ""
+    return "## Figures\n\n" + "\n\n".join(f"![{c}]({f})" for c, f in figures.items()) + "\n"
+
+
+def _diagnostics(diagnostics: Mapping[str, Any] | None) -> str:
+    diagnostics = dict(diagnostics or {})
+    warnings = diagnostics.pop("warnings", None) or []
+    text = _pairs_section("Diagnostics", diagnostics)
+    if warnings:
+        text = text or "## Diagnostics\n"
+        text += "\nWarnings:\n\n" + "\n".join(f"- {warning}" for warning in warnings) + "\n"
+    return text
+
+
+def _pairs_section(title: str, pairs: Mapping[str, Any] | None) -> str:
+    if not pairs:
+        return ""
+    return f"## {title}\n\n" + _table(["", ""], [[n, _number(v)] for n, v in pairs.items()])
+
+
+def _table(header: list[str], rows: list[list[str]]) -> str:
+    clean = [[cell.replace("|", "\\|").replace("\n", " ") for cell in row] for row in rows]
+    rule = ["---", *["---:"] * (len(header) - 1)]
+    return "\n".join("| " + " | ".join(row) + " |" for row in [header, rule, *clean]) + "\n"
+
+
+def _number(value: Any) -> str:
+    if value is None:
+        return "–"
+    if isinstance(value, bool):
+        return "yes" if value else "no"
+    if isinstance(value, float):
+        return f"{value:.4g}"
+    if isinstance(value, list):
+        return ", ".join(_number(item) for item in value)
+    if isinstance(value, dict):
+        return ", ".join(f"{name}: {_number(item)}" for name, item in value.items())
+    return str(value)
