@@ -40,6 +40,8 @@ def segment_start(history: History) -> int:
 class RelativeChange:
     """Converged when the objective changed by less than ``tolerance * |objective|``, repeatedly.
 
+    Segments with negative numbers are a model's explorations and are left to the model.
+
     Example:
         >>> rule = RelativeChange(tolerance=1e-3, patience=2)
         >>> rule({"objective": [-5.0, -1.0, -1.0, -1.0], "segment": [0, 0, 0, 0]})
@@ -51,7 +53,7 @@ class RelativeChange:
 
     def __call__(self, history: History) -> Status | None:
         values = history["objective"]
-        if len(values) - segment_start(history) <= self.patience:
+        if history["segment"][-1] < 0 or len(values) - segment_start(history) <= self.patience:
             return None
         recent = values[-self.patience - 1 :]
         small = all(abs(b - a) <= self.tolerance * max(abs(b), 1e-12) for a, b in pairwise(recent))
