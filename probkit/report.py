@@ -36,7 +36,7 @@ _CENTRAL = {50: (0.25, 0.75), 90: (0.05, 0.95), 95: (0.025, 0.975)}
 _LEVELS = tuple(level for pair in _CENTRAL.values() for level in pair)
 _LOG_2PI = math.log(2 * math.pi)
 # Delaunay triangulations grow quickly with the dimension; these sizes take seconds
-_MAX_POINTS = {2: 5000, 3: 5000, 4: 2000, 5: 600}
+_MAX_POINTS = {2: 20_000, 3: 20_000, 4: 2000, 5: 600}
 _SUBSAMPLE_SEED = 0
 
 _HOW_TO_READ = """\
@@ -114,7 +114,7 @@ def baseline_scores(
     """Scores of the training mean and of linear interpolation at held-out points.
 
     Interpolation is piecewise linear on a Delaunay triangulation of the coordinates scaled to
-    [0, 1], and takes the nearest training point outside their hull. Beyond 5 000 points (2 000 in
+    [0, 1], and takes the nearest training point outside their hull. Beyond 20 000 points (2 000 in
     four dimensions, 600 in more) it uses a random subset, always the same, and its name says how
     large. Points that span fewer dimensions than they have, and more than five coordinates, leave
     the nearest point only. Predictive laws are normal; their spread is that of the training
