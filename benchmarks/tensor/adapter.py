@@ -8,8 +8,6 @@ import torch
 from torch import Tensor
 
 from probkit.tensor import FunctionalTucker, TuckerPosterior
-from probkit.tensor.kernels import kernel_factory
-from probkit.tensor.mode import ModePrior
 
 __all__ = [
     "Scores",
@@ -70,8 +68,7 @@ def rmse(estimate: Tensor, truth: Tensor) -> float:
 
 def noise_sd(model: FunctionalTucker) -> float:
     """Noise scale in the units of y, from the mean noise precision."""
-    tensors, scale = _posterior(model).tensors(), _posterior(model).target_scaling[1]
-    return scale * float((tensors["noise.rate"] / tensors["noise.shape"]).sqrt())
+    return _posterior(model).noise_sd
 
 
 def ranks(model: FunctionalTucker) -> list[int]:
@@ -81,15 +78,7 @@ def ranks(model: FunctionalTucker) -> list[int]:
 
 def lengthscales(model: FunctionalTucker) -> list[Tensor]:
     """Learned lengthscales (R_k,) of each mode in user units."""
-    tensors, spec = _posterior(model).tensors(), _posterior(model).spec()
-    build = kernel_factory(spec["kernels"])
-    found = []
-    for k, rank in enumerate(ranks(model)):
-        prior = ModePrior(build(k, rank), tensors[f"grid{k}"])
-        prefix = f"mode{k}.kernel."
-        prior.load({n.removeprefix(prefix): v for n, v in tensors.items() if n.startswith(prefix)})
-        found.append(prior.kernel.lengthscale.detach().reshape(-1) * spec["scalings"][k][1])
-    return found
+    return [values["lengthscale"] for values in _posterior(model).hyperparameters()]
 
 
 def _posterior(model: FunctionalTucker) -> TuckerPosterior:

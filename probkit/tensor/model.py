@@ -182,7 +182,7 @@ def _check(
     structure: str,
     likelihood: str,
 ) -> None:
-    choices = {"structure": (structure, ("tucker", "cp"))}
+    choices: dict[str, tuple[str, tuple[str, ...]]] = {"structure": (structure, ("tucker", "cp"))}
     choices["likelihood"] = (likelihood, LIKELIHOOD_NAMES)
     for name, (got, allowed) in choices.items():
         if got not in allowed:

@@ -135,14 +135,13 @@ class TuckerPosterior:
         for k in self._modes:
             kernel, scale = self._problem.mode(self._state, k).kernel, self._scaling(k).scale
             values = {}
-            for name, module, constraint in _constrained(kernel):
+            for label, module, name in _constrained(kernel):
+                constraint = getattr(module, f"{name}_constraint")
                 value = constraint.transform(getattr(module, name).detach()).flatten()
-                length = name.endswith(("lengthscale", "period_length"))
                 # a periodic kernel's lengthscale is relative to its period
-                relative = name.endswith("lengthscale") and hasattr(module, "period_length")
-                values[name.removeprefix("raw_")] = value * (
-                    scale if length and not relative else 1
-                )
+                relative = name == "raw_lengthscale" and hasattr(module, "period_length")
+                is_length = label.endswith(("lengthscale", "period_length")) and not relative
+                values[label] = value * (scale if is_length else 1.0)
             found.append(values)
         return found
 
@@ -346,11 +345,12 @@ def real_predictive(
     )
 
 
-def _constrained(kernel: MarkovKernel) -> Iterator[tuple[str, Any, Any]]:
-    """Raw parameters of a kernel with their modules and constraints."""
-    for module in kernel.modules():
+def _constrained(kernel: MarkovKernel) -> Iterator[tuple[str, Any, str]]:
+    """Label, module and raw name of each hyper-parameter of a kernel."""
+    for path, module in kernel.named_modules():
         for name, _ in module.named_parameters(recurse=False):
-            yield name, module, getattr(module, f"{name}_constraint")
+            label = name.removeprefix("raw_")
+            yield f"{path}.{label}" if path else label, module, name
 
 
 def _diagonal(matrix: Tensor) -> Tensor:
