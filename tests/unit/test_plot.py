@@ -1,0 +1,114 @@
+"""Figures: files are written, nothing global is touched, and what is drawn is what was given."""
+
+import subprocess
+import sys
+
+import numpy as np
+import pytest
+import torch
+
+from probkit import plot
+from probkit.errors import DependencyError, ShapeError
+
+GENERATOR = torch.Generator().manual_seed(0)
+
+
+def is_png(path):
+    return path.read_bytes()[:8] == b"\x89PNG\r\n\x1a\n" and path.stat().st_size > 5000
+
+
+@pytest.fixture
+def figures(monkeypatch):
+    """Every figure that is saved, for inspection."""
+    saved = []
+    save = plot._save
+
+    def keep(figure, path):
+        saved.append(figure)
+        return save(figure, path)
+
+    monkeypatch.setattr(plot, "_save", keep)
+    return saved
+
+
+def factor(size, rank):
+    mean = torch.randn(size, rank, generator=GENERATOR, dtype=torch.float64)
+    return torch.linspace(-1, 1, size, dtype=torch.float64), mean, 0.1 + 0 * mean
+
+
+def test_factors_have_a_panel_for_each_component(tmp_path, figures):
+    factors = [factor(9, 3), factor(4, 1), factor(1, 2)]
+    path = plot.plot_factors(factors, ["time", "depth", "site"], tmp_path / "new" / "factors.png")
+    assert is_png(path)
+    shown = [ax for ax in figures[0].axes if ax.axison]
+    assert len(shown) == 3 + 1 + 2
+    assert [ax.get_xlabel() for ax in shown] == ["time"] * 3 + ["depth"] + ["site"] * 2
+    curve = shown[1].lines[0].get_ydata()
+    assert np.array_equal(curve, factors[0][1][:, 1].numpy())
+
+
+def test_maps_share_a_scale_except_for_the_sd(tmp_path, figures):
+    observed = np.arange(12.0).reshape(3, 4)
+    observed[0, 0] = np.nan
+    panels = {"observed": observed, "mean": np.full((3, 4), 20.0), "sd": np.full((3, 4), 0.5)}
+    x, y = torch.tensor([0.0, 1.0, 3.0, 4.0]), [10.0, 20.0, 30.0]
+    path = plot.plot_maps(panels, x, y, ["x", "y", "level"], tmp_path / "maps.png")
+    assert is_png(path)
+    meshes = [ax.collections[0] for ax in figures[0].axes[:3]]
+    assert [mesh.get_clim() for mesh in meshes] == [(1.0, 20.0), (1.0, 20.0), (0.0, 0.5)]
+    assert np.ma.getmaskarray(meshes[0].get_array())[0, 0]
+    assert not np.ma.getmaskarray(meshes[1].get_array()).any()
+
+
+def test_a_map_without_any_value_is_grey(tmp_path):
+    panels = {"observed": np.full((2, 2), np.nan)}
+    assert is_png(plot.plot_maps(panels, [0, 1], [0, 1], ["x", "y"], tmp_path / "empty.png"))
+
+
+def test_maps_that_do_not_fit_their_coordinates_are_refused(tmp_path):
+    with pytest.raises(ShapeError, match="a row for each y"):
+        plot.plot_maps({"mean": np.zeros((3, 2))}, [0, 1, 2], [0, 1], ["x", "y"], tmp_path / "m")
+
+
+def test_calibration_draws_one_curve_or_several(tmp_path, figures):
+    levels = [0.5, 0.9, 0.95]
+    assert is_png(plot.plot_calibration(levels, [0.4, 0.8, 0.9], tmp_path / "one.png"))
+    several = {"random": [0.5, 0.9, 0.95], "years": torch.tensor([0.4, 0.7, 0.8])}
+    path = plot.plot_calibration(levels, several, tmp_path / "two.png", num_points=100)
+    assert is_png(path)
+    labels = [text.get_text() for text in figures[1].axes[0].get_legend().get_texts()]
+    assert labels == ["95 % band", "exact", "random", "years"]
+
+
+def test_history_draws_exploratory_segments_pale(tmp_path, figures):
+    segment = np.array([-2, -2, -2, -1, 0, 0, 0, 0])
+    objective = np.array([-9.0, -5.0, -4.0, -4.5, -8.0, -3.0, -2.0, -1.9])
+    path = plot.plot_history({"objective": objective, "segment": segment}, tmp_path / "elbo.png")
+    assert is_png(path)
+    lines = figures[0].axes[0].lines
+    assert [len(line.get_xdata()) for line in lines] == [3, 1, 4]
+    assert [line.get_alpha() < 1 for line in lines] == [True, True, False]
+    low, high = figures[0].axes[0].get_ylim()
+    assert low < -4.0
+    assert high > -1.9
+
+
+def test_history_of_a_broken_fit_and_of_none(tmp_path):
+    broken = {"objective": np.array([-3.0, -2.0, np.nan])}
+    assert is_png(plot.plot_history(broken, tmp_path / "broken.png"))
+    assert is_png(plot.plot_history({"objective": np.empty(0)}, tmp_path / "none.png"))
+
+
+def test_pyplot_is_never_loaded(tmp_path):
+    code = (
+        "import sys, probkit.plot as p\n"
+        f"p.plot_history({{'objective': [1.0, 2.0]}}, {str(tmp_path / 'h.png')!r})\n"
+        "assert 'matplotlib.pyplot' not in sys.modules\n"
+    )
+    subprocess.run([sys.executable, "-c", code], check=True)
+
+
+def test_missing_matplotlib_is_named(tmp_path, monkeypatch):
+    monkeypatch.setitem(sys.modules, "matplotlib.figure", None)
+    with pytest.raises(DependencyError, match=r"probkit\[plot\]"):
+        plot.plot_history({"objective": [1.0]}, tmp_path / "h.png")
