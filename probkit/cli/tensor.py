@@ -56,7 +56,7 @@ def fit(
         likelihood=likelihood,
         test_fraction=test_fraction,
         seed=seed,
-        max_sweeps=30 if smoke else max_sweeps,
+        max_sweeps=80 if smoke else max_sweeps,
         resume=resume,
         progress=not quiet,
     )

@@ -206,6 +206,29 @@ def test_impossible_settings_are_refused():
         functional_tucker_model(index, y, **{**options, "structure": "cp"})
 
 
+@pytest.mark.parametrize("structure", ["tucker", "cp"])
+@pytest.mark.parametrize("likelihood", LIKELIHOODS)
+def test_svi_raises_the_elbo_under_every_likelihood(structure, likelihood):
+    options = setting(structure, likelihood)
+    index, y = entries(likelihood, count=60)
+    guide = MarkovGuide(num_entries=60, **options)
+    engine = SVI(
+        steps=25,
+        learning_rate=0.05,
+        window=5,
+        batch_size=30,
+        guide=guide,
+        num_particles=8,
+        vectorize_particles=True,
+        num_posterior_samples=3,
+        num_diagnostic_samples=0,
+    )
+    result = engine.fit(partial(functional_tucker_model, **options), (index, y), seed=0)
+    objective = result.history["objective"]
+    assert objective[-5:].mean() > objective[:5].mean()
+    assert set(result.posterior.mean()) <= set(UNKNOWNS)
+
+
 def small_problem():
     """Three observations of each cell of a 7 x 8 grid, standardised."""
     generator = torch.Generator().manual_seed(3)
