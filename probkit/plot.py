@@ -8,7 +8,6 @@ with any colour vision can tell apart.
 from __future__ import annotations
 
 import itertools
-import math
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -168,37 +167,38 @@ def plot_calibration(
 def plot_history(history: Mapping[str, Any], path: str | Path) -> Path:
     """The objective by sweep; each segment (start, rank) is a line of its own.
 
+    Exploratory segments, which have negative numbers, are pale and have a panel of their own: they
+    may see part of the data only, and then their objective cannot be compared with the fit's.
+
     Args:
-        history: ``objective`` and, if there are several, ``segment``; negative segments are
-            exploratory and drawn pale.
+        history: ``objective`` and, if there are several, ``segment``.
         path: the file; its suffix decides the format.
     """
     objective = _array(history["objective"])
     segments = _array(history.get("segment", np.zeros(len(objective)))).astype(int)
-    step = np.arange(1, len(objective) + 1)
-    figure = _figure(6.4, 3.6)
-    ax = figure.subplots()
-    drawn: set[str] = set()
-    for first, last in _runs(segments):
-        exploratory = segments[first] < 0
-        label = "exploratory" if exploratory else "fit"
-        ax.plot(
-            step[first:last],
-            objective[first:last],
-            color=_COLOURS[4] if exploratory else _COLOURS[0],
-            alpha=0.55 if exploratory else 1.0,
-            lw=1.2 if exploratory else 1.8,
-            marker="." if last - first == 1 else None,
-            label=None if label in drawn else label,
-        )
-        drawn.add(label)
-    _focus(ax, objective, segments)
-    ax.set_xlabel("sweep")
-    ax.set_ylabel("objective (higher is better)")
-    ax.set_title("History of the fit", fontsize=10)
-    if len(drawn) > 1:
-        ax.legend(fontsize=8, frameon=False, loc="lower right")
-    ax.margins(x=0.01)
+    runs = _runs(segments)
+    kinds = [(False, "Fit", [run for run in runs if segments[run[0]] >= 0])]
+    search = [run for run in runs if segments[run[0]] < 0]
+    if search:
+        kinds = [(True, "Exploration: ranks and starts", search), *(k for k in kinds if k[2])]
+    figure = _figure(4.6 * len(kinds) + 1.6, 3.6)
+    axes = figure.subplots(1, len(kinds), squeeze=False)[0]
+    for ax, (pale, title, chosen) in zip(axes, kinds, strict=True):
+        for first, last in chosen:
+            ax.plot(
+                np.arange(first + 1, last + 1),
+                objective[first:last],
+                color=_COLOURS[4] if pale else _COLOURS[0],
+                alpha=0.6 if pale else 1.0,
+                lw=1.4 if pale else 1.8,
+                marker="." if last - first <= 20 else None,
+            )
+        _focus(ax, [objective[first:last] for first, last in chosen])
+        ax.set_title(title, fontsize=10)
+        ax.set_xlabel("sweep")
+        ax.xaxis.get_major_locator().set_params(integer=True)
+        ax.margins(x=0.02)
+    axes[0].set_ylabel("objective (higher is better)")
     return _save(figure, path)
 
 
@@ -279,17 +279,16 @@ def _runs(segments: NDArray[Any]) -> list[tuple[int, int]]:
     return list(itertools.pairwise(borders))
 
 
-def _focus(ax: Axes, objective: NDArray[Any], segments: NDArray[Any]) -> None:
+def _focus(ax: Axes, curves: Sequence[NDArray[Any]]) -> None:
     """Cut off the steep beginnings, which would hide how the fit settles."""
-    settled = [objective[first + (last - first) // 4 : last] for first, last in _runs(segments)]
-    finite = [values[np.isfinite(values)] for values in settled]
-    values = np.concatenate(finite) if finite else np.empty(0)
-    if not len(values):
+    finite = [curve[np.isfinite(curve)] for curve in curves]
+    settled = [curve[len(curve) // 4 :] for curve in finite if len(curve)]
+    if not settled:
         return
-    low, high = float(values.min()), float(values.max())
+    low = min(float(curve.min()) for curve in settled)
+    high = max(float(curve.max()) for curve in finite if len(curve))
     margin = 0.06 * (high - low) or max(abs(high), 1.0) * 1e-3
-    top = float(np.nanmax(objective[np.isfinite(objective)], initial=-math.inf))
-    ax.set_ylim(low - margin, max(high, top) + margin)
+    ax.set_ylim(low - margin, high + margin)
 
 
 def _is_spread(title: str) -> bool:
