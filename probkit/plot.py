@@ -191,12 +191,13 @@ def plot_history(history: Mapping[str, Any], path: str | Path) -> Path:
                 color=_COLOURS[4] if pale else _COLOURS[0],
                 alpha=0.6 if pale else 1.0,
                 lw=1.4 if pale else 1.8,
-                marker="." if last - first <= 20 else None,
+                marker="." if last - first <= 5 else None,
             )
         _focus(ax, [objective[first:last] for first, last in chosen])
         ax.set_title(title, fontsize=10)
         ax.set_xlabel("sweep")
         ax.xaxis.get_major_locator().set_params(integer=True)
+        ax.ticklabel_format(axis="y", useOffset=False)
         ax.margins(x=0.02)
     axes[0].set_ylabel("objective (higher is better)")
     return _save(figure, path)
@@ -282,12 +283,12 @@ def _runs(segments: NDArray[Any]) -> list[tuple[int, int]]:
 def _focus(ax: Axes, curves: Sequence[NDArray[Any]]) -> None:
     """Cut off the steep beginnings, which would hide how the fit settles."""
     finite = [curve[np.isfinite(curve)] for curve in curves]
-    settled = [curve[len(curve) // 4 :] for curve in finite if len(curve)]
+    settled = [curve[len(curve) // 4 if len(curve) > 5 else 0 :] for curve in finite if len(curve)]
     if not settled:
         return
     low = min(float(curve.min()) for curve in settled)
     high = max(float(curve.max()) for curve in finite if len(curve))
-    margin = 0.06 * (high - low) or max(abs(high), 1.0) * 1e-3
+    margin = max(0.06 * (high - low), 0.5)  # nats: smaller changes do not matter to anyone
     ax.set_ylim(low - margin, high + margin)
 
 

@@ -81,16 +81,16 @@ def test_calibration_draws_one_curve_or_several(tmp_path, figures):
 
 
 def test_history_draws_exploratory_segments_pale(tmp_path, figures):
-    segment = np.array([-2, -2, -2, -1, 0, 0, 0, 0])
-    objective = np.array([-9.0, -5.0, -4.0, -4.5, -8.0, -3.0, -2.0, -1.9])
+    segment = np.array([-2, -2, -2, -1] + [0] * 8)
+    objective = np.array([-9, -5, -4, -4.5, -800, -9, -3, -2, -2, -2, -2, -1.9])
     path = plot.plot_history({"objective": objective, "segment": segment}, tmp_path / "elbo.png")
     assert is_png(path)
     search, fit = figures[0].axes
     assert [len(line.get_xdata()) for line in search.lines] == [3, 1]
-    assert [len(line.get_xdata()) for line in fit.lines] == [4]
+    assert [len(line.get_xdata()) for line in fit.lines] == [8]
     assert all(line.get_alpha() < 1 for line in search.lines)
     low, high = fit.get_ylim()
-    assert -8.0 < low < -3.0
+    assert -9.0 < low < -3.0
     assert high > -1.9
 
 
