@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import warnings
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -11,11 +12,12 @@ import torch
 from torch import Tensor
 
 from probkit.errors import ConfigurationError, FitWarning, message
-from probkit.infer import CAVI, CVI, FitResult
+from probkit.infer import CAVI, CVI, DrawsPosterior, FitResult, Gibbs
 from probkit.infer.callbacks import Callback
 from probkit.infer.provenance import data_digest
 from probkit.kernels import MarkovKernel
 from probkit.tensor.entries import Entries, Scaling
+from probkit.tensor.gibbs import TuckerDraws, TuckerGibbs
 from probkit.tensor.kernels import NamedKernels, resolve_kernels
 from probkit.tensor.likelihoods import LIKELIHOOD_NAMES, make_likelihood
 from probkit.tensor.posterior import TuckerPosterior
@@ -48,7 +50,8 @@ class FunctionalTucker:
         num_starts: random starts for each rank; None for 4 (given rank) or 2 (search).
         calibrate: whether to keep back 1/8 of the entries in a first fit and set the width of the
             intervals by them (real-valued targets with at least 200 entries).
-        engine: ``CAVI`` or ``CVI`` settings; None for the likelihood's default.
+        engine: ``CAVI``, ``CVI`` or ``Gibbs`` settings; None for the likelihood's default. Gibbs
+            samples with the hyper-parameters of a variational fit, from which it starts.
         missing: "drop" or "raise": what to do with NaN targets.
         seed: of starts and hold-out.
         input_names: names of the modes; taken from a data frame's columns if None.
@@ -77,7 +80,7 @@ class FunctionalTucker:
         max_rank: int = 5,
         num_starts: int | None = None,
         calibrate: bool = True,
-        engine: CAVI | None = None,
+        engine: CAVI | Gibbs | None = None,
         missing: str = "drop",
         seed: int = 0,
         input_names: Sequence[str] | None = None,
@@ -113,7 +116,17 @@ class FunctionalTucker:
         """
         program, data = self._prepare(x, y)
         engine, reason = self._engine(program.problem)
-        self.result_: FitResult = engine.fit(
+        if isinstance(engine, Gibbs) and not program.problem.likelihood.continuous:
+            raise ConfigurationError(
+                message(
+                    "Gibbs sampling needs a real-valued likelihood",
+                    where="engine",
+                    got=program.problem.likelihood.name,
+                    expected="gaussian or student_t",
+                )
+            )
+        variational = CAVI() if isinstance(engine, Gibbs) else engine
+        self.result_: FitResult = variational.fit(
             program,
             seed=self.seed,
             data=data,
@@ -123,7 +136,51 @@ class FunctionalTucker:
             callbacks=callbacks,
             progress=progress,
         )
+        if isinstance(engine, Gibbs):
+            self.result_ = self._sample(engine, program, data, progress)
         self.result_.diagnostics["num_missing"] = self.num_missing_
+        return self
+
+    def _sample(self, engine: Gibbs, program: Program, data: str, progress: bool) -> FitResult:
+        """Gibbs draws started from, and with the hyper-parameters of, the variational fit."""
+        fitted = self.result_.state
+        result = engine.fit(
+            TuckerGibbs(program.problem, fitted),
+            seed=self.seed,
+            data=data,
+            reason="asked for; started from the variational fit",
+            progress=progress,
+        )
+        assert isinstance(result.posterior, DrawsPosterior)
+        draws = result.posterior.draws
+        result.posterior = TuckerDraws(program.problem, fitted, program.posterior_spec, draws)
+        result.diagnostics |= {"variational": self.result_.diagnostics}
+        result.resume_with = None  # it would go on with paths on the grids, not with this posterior
+        return result
+
+    def update(self, x: Any, y: Any) -> FunctionalTucker:
+        """Append entries (old or new coordinates) without refitting; the old data are not needed.
+
+        Hyper-parameters and ranks stay; see :mod:`probkit.tensor.streaming`.
+
+        Args:
+            x: (N, K) coordinates in the units of the fit.
+            y: (N,) targets, NaN where missing.
+
+        Raises:
+            ConfigurationError: the model is not fitted, or was fitted by Gibbs sampling.
+            DataError, ShapeError, DtypeError: as in :meth:`fit`.
+        """
+        posterior = self._posterior()
+        points, _ = to_inputs(x, num_modes=len(self.input_names_))
+        target, observed = to_target(y, points.shape[0], self.missing)
+        check_targets(target[observed], posterior.spec()["likelihood"], min_distinct=0)
+        self.result_ = replace(
+            self.result_,
+            posterior=posterior.append(points[observed], target[observed]),
+            resume_with=None,
+        )
+        self.num_missing_ += int((~observed).sum())
         return self
 
     def predict(
@@ -292,7 +349,7 @@ class FunctionalTucker:
                     stacklevel=4,
                 )
 
-    def _engine(self, problem: TuckerVariational) -> tuple[CAVI, str]:
+    def _engine(self, problem: TuckerVariational) -> tuple[CAVI | Gibbs, str]:
         if self.engine is not None:
             return self.engine, "asked for"
         if problem.likelihood.continuous:

@@ -31,6 +31,7 @@ from probkit.tensor.predictive import (
     RealPredictive,
     gamma_nodes,
 )
+from probkit.tensor.streaming import append_entries
 from probkit.tensor.structure import packed_rows
 from probkit.tensor.variational import TuckerVariational, moments_of
 
@@ -237,6 +238,13 @@ class TuckerPosterior:
         offset, scale = self.target_scaling
         f = torch.einsum("sqg,sg->sq", product, weights) + core["intercept"][:, None]
         return offset + scale * f
+
+    def append(self, x: Float[Tensor, "N K"], y: Float[Tensor, " N"]) -> TuckerPosterior:
+        """The posterior after further entries, in user units; see ``streaming``."""
+        offset, scale = self.target_scaling
+        columns = [self._scaling(k).apply(x[:, k]) for k in self._modes]
+        problem, state = append_entries(self._problem, self._state, columns, (y - offset) / scale)
+        return TuckerPosterior(problem, state, self._spec)
 
     @property
     def target_scaling(self) -> tuple[float, float]:

@@ -123,8 +123,8 @@ def to_target(y: Any, num_rows: int, missing: str) -> tuple[Float[Tensor, " N"],
     return torch.as_tensor(value, device=device), torch.as_tensor(observed, device=device)
 
 
-def check_targets(y: Float[Tensor, " N"], likelihood: str) -> None:
-    """Counts must be non-negative integers, labels 0 or 1.
+def check_targets(y: Float[Tensor, " N"], likelihood: str, *, min_distinct: int = 2) -> None:
+    """Counts must be non-negative integers, labels 0 or 1; warn of a constant real target.
 
     Raises:
         DataError: with the first offending rows.
@@ -136,7 +136,7 @@ def check_targets(y: Float[Tensor, " N"], likelihood: str) -> None:
         bad = (y != 0) & (y != 1)
         expected = "labels 0 or 1"
     else:
-        if float(y.std(unbiased=False)) == 0.0:
+        if min_distinct > 1 and float(y.std(unbiased=False)) == 0.0:
             warnings.warn("The target is constant; the fit says little.", FitWarning, stacklevel=3)
         return
     if bool(bad.any()):
