@@ -49,6 +49,7 @@ def kill_when(
             stdout=output,
             stderr=output,
             text=True,
+            preexec_fn=_heed_interrupts,
         )
         deadline = time.monotonic() + timeout
         try:
@@ -63,6 +64,11 @@ def kill_when(
                 process.wait()
         output.seek(0)
         return process.returncode, output.read()
+
+
+def _heed_interrupts() -> None:
+    """A shell's background jobs ignore SIGINT, and children would inherit that."""
+    signal.signal(signal.SIGINT, signal.SIG_DFL)
 
 
 def reset_peak_memory() -> float:

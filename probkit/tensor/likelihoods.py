@@ -43,6 +43,7 @@ State = dict[str, Tensor]
 _LOG_2PI = math.log(2 * math.pi)
 _NOISE_SHAPE0 = 1e-3
 _NOISE_RATE0 = 1e-3
+_START_PRECISION = 100.0
 _POISSON_WARMUP = 5
 
 
@@ -98,7 +99,7 @@ class Gaussian(Likelihood):
 
     def initial(self, targets: Tensor) -> State:
         shape = targets.new_tensor(_NOISE_SHAPE0 + targets.shape[0] / 2)
-        return {"noise.shape": shape, "noise.rate": shape.clone()}
+        return {"noise.shape": shape, "noise.rate": shape / _START_PRECISION}
 
     def precision(self, state: State) -> Tensor:
         return state["noise.shape"] / state["noise.rate"]
@@ -190,20 +191,17 @@ class Poisson(Likelihood):
 
     def initial(self, targets: Tensor) -> State:
         # Laplace-like start at f = log(y + 1/2): precision = rate, target = f
-        age = torch.zeros((), dtype=torch.int64)
         # weights y + 1/2 would let a few large counts rule the first components
         weights = torch.ones_like(targets)
         return {
             "local.weights": weights,
             "local.targets": torch.log(targets + 0.5),
-            "local.age": age,
         }
 
     def update_local(
         self, state: State, targets: Tensor, mean: Tensor, variance: Tensor, damping: float
     ) -> State:
-        state = {**state, "local.age": state["local.age"] + 1}
-        if int(state["local.age"]) <= _POISSON_WARMUP:
+        if int(state["age"]) <= _POISSON_WARMUP:
             return state
         rate = torch.exp((mean + 0.5 * variance).clamp(max=50.0))
         weights = rate.clamp_min(1e-10)

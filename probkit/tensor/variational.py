@@ -44,13 +44,16 @@ from probkit.tensor.mode import ModePrior
 from probkit.tensor.packing import unpack_coefficients
 from probkit.tensor.structure import CP, Tucker, make_structure, packed_rows
 
-__all__ = ["KernelFactory", "Sums", "TuckerVariational", "moments_of", "smooth_draws"]
+__all__ = ["KernelFactory", "Sums", "TuckerVariational", "moments_of"]
 
 State = dict[str, Tensor]
 KernelFactory = Callable[[int, int], MarkovKernel]
 """(mode, number of components) -> component-batched kernel in internal coordinates"""
 
 _INTERCEPT_PRECISION = 1e-2
+_ANNEALED = 4
+"""first sweeps with little noise and fixed slice precisions: from random factors the estimated
+noise is all of the signal, and shrinkage would end in the zero function"""
 
 
 class Sums(NamedTuple):
@@ -94,10 +97,10 @@ class TuckerVariational:
     def initial(self, ranks: Sequence[int], generator: torch.Generator) -> State:
         """Random smooth factors around one and a small random core (CP: spread factors)."""
         y = self.entries.targets
-        state: State = {"ranks": torch.tensor(list(ranks))}
+        state: State = {"ranks": torch.tensor(list(ranks)), "age": torch.tensor(0)}
         structure = make_structure(self.structure, ranks)
         for k, grid in enumerate(self.entries.grids):
-            row_mean = smooth_draws(grid, ranks[k], self.structure, generator).to(y)
+            row_mean = _smooth_draws(grid, ranks[k], self.structure, generator).to(y)
             eye = torch.eye(ranks[k], dtype=y.dtype, device=y.device)
             state[f"mode{k}.row_mean"] = row_mean
             state[f"mode{k}.row_covariance"] = 0.1 * eye.expand(len(grid), -1, -1).clone()
@@ -116,7 +119,7 @@ class TuckerVariational:
 
     def sweep(self, state: State, learn: bool) -> tuple[State, Tensor]:
         """All updates once; returns the new state and its objective (ELBO + log hyper-priors)."""
-        state = dict(state)
+        state = {**state, "age": state["age"] + 1}
         sums: Sums | None = None
         for k in range(self.entries.num_modes):
             sums = self.sums(state, k)
@@ -126,7 +129,8 @@ class TuckerVariational:
         normal, vector, moments = self.normal_equations(state, last, sums)
         state |= self.update_core(state, normal, vector)
         squares = self.sum_squares(state, normal, vector, moments)
-        state = self.likelihood.update_noise(state, squares, self.entries.num_entries)
+        if int(state["age"]) > _ANNEALED:
+            state = self.likelihood.update_noise(state, squares, self.entries.num_entries)
         data = self.update_local(state, squares)
         state |= data[0]
         return state, data[1] - self.divergence(state) + self.log_prior(state)
@@ -262,6 +266,8 @@ class TuckerVariational:
         factor = torch.linalg.cholesky(precision * normal + torch.diag(prior))
         covariance = torch.cholesky_inverse(factor)
         new = {"core.covariance": covariance, "core.mean": covariance @ (precision * vector)}
+        if int(state["age"]) <= _ANNEALED:
+            return new
         return new | self._update_alpha(state | new)
 
     def _update_alpha(self, state: State) -> State:
@@ -367,7 +373,7 @@ def _scaled_mode(
     }
 
 
-def smooth_draws(grid: Tensor, rank: int, structure: str, generator: torch.Generator) -> Tensor:
+def _smooth_draws(grid: Tensor, rank: int, structure: str, generator: torch.Generator) -> Tensor:
     """Random sums of a few low-frequency sines on the grid, (D, R)."""
     frequency = torch.arange(1, 5, dtype=grid.dtype)
     device = generator.device
