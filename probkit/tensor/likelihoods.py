@@ -43,7 +43,7 @@ State = dict[str, Tensor]
 _LOG_2PI = math.log(2 * math.pi)
 _NOISE_SHAPE0 = 1e-3
 _NOISE_RATE0 = 1e-3
-_START_PRECISION = 100.0
+_START_PRECISION = 4.0
 _POISSON_WARMUP = 5
 
 
