@@ -44,7 +44,7 @@ from probkit.tensor.mode import ModePrior
 from probkit.tensor.packing import unpack_coefficients
 from probkit.tensor.structure import CP, Tucker, make_structure, packed_rows
 
-__all__ = ["KernelFactory", "Sums", "TuckerVariational", "moments_of"]
+__all__ = ["KernelFactory", "Sums", "TuckerVariational", "moments_of", "smooth_draws"]
 
 State = dict[str, Tensor]
 KernelFactory = Callable[[int, int], MarkovKernel]
@@ -100,7 +100,7 @@ class TuckerVariational:
         state: State = {"ranks": torch.tensor(list(ranks)), "age": torch.tensor(0)}
         structure = make_structure(self.structure, ranks)
         for k, grid in enumerate(self.entries.grids):
-            row_mean = _smooth_draws(grid, ranks[k], self.structure, generator).to(y)
+            row_mean = smooth_draws(grid, ranks[k], self.structure, generator).to(y)
             eye = torch.eye(ranks[k], dtype=y.dtype, device=y.device)
             state[f"mode{k}.row_mean"] = row_mean
             state[f"mode{k}.row_covariance"] = 0.1 * eye.expand(len(grid), -1, -1).clone()
@@ -373,7 +373,7 @@ def _scaled_mode(
     }
 
 
-def _smooth_draws(grid: Tensor, rank: int, structure: str, generator: torch.Generator) -> Tensor:
+def smooth_draws(grid: Tensor, rank: int, structure: str, generator: torch.Generator) -> Tensor:
     """Random sums of a few low-frequency sines on the grid, (D, R)."""
     frequency = torch.arange(1, 5, dtype=grid.dtype)
     device = generator.device
