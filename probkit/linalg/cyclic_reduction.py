@@ -22,6 +22,7 @@ inverse is the recursion of Takahashi et al. (1973) in the same elimination orde
 
 from __future__ import annotations
 
+import math
 from typing import Any, NamedTuple
 
 import torch
@@ -35,9 +36,15 @@ from probkit.errors import (
     ShapeError,
     message,
 )
+from probkit.linalg.dense_root import DenseRoot, dense_root
 from probkit.linalg.small import SmallCholesky, cholesky, from_trailing, matmul, to_trailing
 
 __all__ = ["CyclicReduction", "factorize", "log_normalizer", "refuse_second_derivative"]
+
+
+# below so many rows the rest is one dense matrix, for few matrices at once: with many in the batch
+# the levels' vector operations pay down to a single block
+_DENSE_ROWS, _FEW = 64, 4
 
 
 class _Level(NamedTuple):
@@ -53,7 +60,7 @@ class CyclicReduction(NamedTuple):
     """Factorisation of a block-tridiagonal matrix; made by :func:`factorize`."""
 
     levels: tuple[_Level, ...]
-    root: SmallCholesky
+    root: DenseRoot
     log_determinant: Tensor
     shape: torch.Size
     """shape of the diagonal blocks, ``(*batch, T, n, n)``"""
@@ -81,11 +88,9 @@ class CyclicReduction(NamedTuple):
 
         The second result is ``lower[i] = J^-1[i+1, i]``, i.e. ``Cov(z_{i+1}, z_i)``.
         """
-        n = self.shape[-1]
         example = self.log_determinant
-        identity = torch.eye(n, dtype=example.dtype, device=example.device)
-        diagonal = _gram(self.root.solve_lower(_expand(identity, (*example.shape, 1))))
-        lower = diagonal[..., :0]
+        identity = torch.eye(self.shape[-1], dtype=example.dtype, device=example.device)
+        diagonal, lower = self.root.selected_inverse()
         for level in reversed(self.levels):
             diagonal, lower = _expand_selected(level, diagonal, lower, identity)
         return from_trailing(diagonal), from_trailing(lower)
@@ -182,7 +187,8 @@ def factorize(
     d, c = to_trailing(diagonal), to_trailing(lower)
     levels: list[_Level] = []
     log_pivots = torch.zeros(diagonal.shape[:-3], dtype=diagonal.dtype, device=diagonal.device)
-    while d.shape[-1] > 1:
+    largest = max(1, _DENSE_ROWS // d.shape[0]) if math.prod(d.shape[2:-1]) <= _FEW else 1
+    while d.shape[-1] > largest:
         length, n = d.shape[-1], d.shape[0]
         factor = cholesky(d[..., 1::2].contiguous())
         log_pivots = log_pivots + factor.log_pivots().sum(0).sum(-1)
@@ -194,7 +200,7 @@ def factorize(
         levels.append(_Level(factor, left, right, length))
         d = _subtract_neighbours(d[..., 0::2], _gram(left), _gram(right))
         c = -matmul(right.transpose(0, 1), left)[..., : d.shape[-1] - 1]
-    root = cholesky(d)
+    root = dense_root(d, c)
     log_pivots = log_pivots + root.log_pivots().sum(0).sum(-1)
     if not bool(torch.isfinite(log_pivots).all()):
         _raise_not_positive(diagonal, lower)

@@ -31,6 +31,7 @@ __all__ = [
     "posterior_precision",
     "prior_precision",
     "smooth_information",
+    "smooth_with_precision",
 ]
 
 
@@ -99,7 +100,13 @@ def smooth_information(
         >>> [round(float(v), 3) for v in posterior.mean.flatten()]
         [0.6, 0.8]
     """
-    prior = prior_precision(transitions)
+    return smooth_with_precision(prior_precision(transitions), H, sites)
+
+
+def smooth_with_precision(
+    prior: PriorPrecision, H: Float[Tensor, "*batch m n"], sites: Sites
+) -> Posterior:
+    """:func:`smooth_information` where the prior's precision is known already."""
     diagonal, linear = posterior_precision(prior, H, sites)
     diagonal, lower, linear = _expand_together(diagonal, prior.lower, linear)
     factor = factorize(diagonal, lower)

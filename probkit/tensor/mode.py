@@ -25,7 +25,11 @@ from torch.nn import Parameter
 from probkit.errors import NumericalError
 from probkit.kernels import MarkovKernel
 from probkit.linalg.cyclic_reduction import log_normalizer
-from probkit.statespace.information import prior_precision
+from probkit.statespace.information import (
+    PriorPrecision,
+    prior_precision,
+    smooth_with_precision,
+)
 from probkit.statespace.smoother import choose_method, smooth
 from probkit.statespace.smoother import log_normalizer as log_normalizer_of_chain
 from probkit.statespace.stacking import block_diagonal, stack_batch
@@ -58,6 +62,7 @@ class ModePrior:
     def __init__(self, kernel: MarkovKernel, grid: Float[Tensor, " D"]) -> None:
         self.kernel, self.grid = kernel, grid
         self.rank = int(kernel.batch_shape[0])
+        self._fixed: _Fixed | None = None
 
     def parameters(self) -> State:
         """Raw kernel hyper-parameters by name."""
@@ -65,6 +70,7 @@ class ModePrior:
 
     def load(self, parameters: State) -> None:
         """Set the kernel's raw hyper-parameters."""
+        self._fixed = None
         with torch.no_grad():
             for name, parameter in self.kernel.named_parameters():
                 parameter.copy_(parameters[name])
@@ -88,10 +94,23 @@ class ModePrior:
         )
         return stack_batch(batched)
 
+    @torch.no_grad()
     def posterior(self, sites: Sites) -> Posterior:
         """Posterior marginals of the stacked state given sites on the R components."""
-        transitions, H = self.stacked()
-        return smooth(transitions, H, sites)
+        if self.fixed.precision is not None:
+            return smooth_with_precision(self.fixed.precision, self.fixed.H, sites)
+        return smooth(stack_batch(self.kernel.transitions(self.grid)), self.fixed.H, sites)
+
+    @property
+    def fixed(self) -> _Fixed:
+        """What depends on the hyper-parameters alone, computed once for given ones."""
+        if self._fixed is None:
+            with torch.no_grad():
+                transitions, precision = self.kernel.transitions(self.grid), None
+                if choose_method(transitions).method == "information":
+                    precision = _stack_precision(prior_precision(transitions))
+                self._fixed = _Fixed(precision, self._outputs(), self.log_prior())
+        return self._fixed
 
     def learn(self, sites: Sites, max_iterations: int) -> bool:
         """Raise ``log Z + log prior`` over the hyper-parameters; False if no step was taken.
@@ -103,6 +122,7 @@ class ModePrior:
         parameters = [p for p in self.kernel.parameters() if p.requires_grad]
         if not parameters:
             return False
+        self._fixed = None
         before = torch.cat([p.detach().reshape(-1) for p in parameters])
         start = before.cpu().numpy().clip(*_LOG_BOUNDS)
 
@@ -149,15 +169,27 @@ class ModePrior:
         if choose_method(transitions).method != "information":
             chain = stack_batch(transitions)
             return log_normalizer_of_chain(chain, H, sites, "parallel") + self.log_prior()
-        prior = prior_precision(transitions)
-        blocks = stack_batch(Transitions(prior.diagonal, prior.diagonal)).A
-        lower = stack_batch(Transitions(prior.lower, prior.lower)).A
-        diagonal = blocks + H.mT @ sites.precision @ H
-        evidence = log_normalizer(diagonal, lower, sites.linear @ H)
-        return 0.5 * prior.logdet.sum() + evidence + self.log_prior()
+        prior = _stack_precision(prior_precision(transitions))
+        diagonal = prior.diagonal + H.mT @ sites.precision @ H
+        evidence = log_normalizer(diagonal, prior.lower, sites.linear @ H)
+        return 0.5 * prior.logdet + evidence + self.log_prior()
 
     def _outputs(self) -> Float[Tensor, "R n"]:
         return block_diagonal(list(self.kernel.output_map()))
+
+
+class _Fixed(NamedTuple):
+    precision: PriorPrecision | None
+    """of all components stacked; None where the information form is not accurate"""
+    H: Tensor
+    log_prior: Tensor
+
+
+def _stack_precision(prior: PriorPrecision) -> PriorPrecision:
+    """Components' precisions (R, T, s, s) as one block-diagonal process."""
+    diagonal = stack_batch(Transitions(prior.diagonal, prior.diagonal)).A
+    lower = stack_batch(Transitions(prior.lower, prior.lower)).A
+    return PriorPrecision(diagonal, lower, prior.logdet.sum())
 
 
 def _assign(parameters: list[Parameter], values: Tensor) -> None:

@@ -30,7 +30,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import NamedTuple
 
 import torch
@@ -75,7 +75,9 @@ class TuckerVariational:
     ard: bool = True
     damping: float = 1.0
     learning_iterations: int = 4
-    grids: Sequence[Tensor] | None = None
+    _priors: dict[int, tuple[State, ModePrior]] = field(
+        default_factory=dict, init=False, repr=False, compare=False
+    )
 
     # -- state ---------------------------------------------------------------------------------
 
@@ -84,10 +86,18 @@ class TuckerVariational:
         return make_structure(self.structure, state["ranks"].tolist())
 
     def mode(self, state: State, k: int) -> ModePrior:
-        """Prior of mode k with the state's hyper-parameters."""
-        prior = ModePrior(self.kernel_factory(k, int(state["ranks"][k])), self.entries.grids[k])
+        """Prior of mode k with the state's hyper-parameters; kept while these do not change."""
         prefix = f"mode{k}.kernel."
-        prior.load({n.removeprefix(prefix): v for n, v in state.items() if n.startswith(prefix)})
+        values = {n.removeprefix(prefix): v for n, v in state.items() if n.startswith(prefix)}
+        rank = int(state["ranks"][k])
+        if k in self._priors:
+            known, prior = self._priors[k]
+            same = prior.rank == rank and known.keys() == values.keys()
+            if same and all(known[n] is values[n] for n in values):
+                return prior
+        prior = ModePrior(self.kernel_factory(k, rank), self.entries.grids[k])
+        prior.load(values)
+        self._priors[k] = (values, prior)
         return prior
 
     def mode_moments(self, state: State, k: int) -> tuple[Tensor, Tensor]:
@@ -185,11 +195,13 @@ class TuckerVariational:
         """Posterior of mode k given everything else, with evidence steps if ``learn``."""
         prior, sites = self.mode(state, k), self.sites(state, k, sums)
         new: State = {}
-        if learn and prior.learn(sites, self.learning_iterations):
-            new |= {f"mode{k}.kernel.{n}": v for n, v in prior.parameters().items()}
+        if learn:
+            self._priors.pop(k)
+            if prior.learn(sites, self.learning_iterations):
+                new |= {f"mode{k}.kernel.{n}": v for n, v in prior.parameters().items()}
         with torch.no_grad():
             posterior = prior.posterior(sites)
-            _, H = prior.stacked()
+            H = prior.fixed.H
             rows, covariance = posterior.mean @ H.mT, H @ posterior.covariance @ H.mT
             second = covariance + rows[:, :, None] * rows[:, None, :]
             kl = (sites.linear * rows).sum() - 0.5 * (sites.precision * second).sum()
@@ -312,8 +324,7 @@ class TuckerVariational:
         total = self.likelihood.log_prior(state).to(state["core.mean"])
         modes = range(self.entries.num_modes)
         for k in modes:
-            with torch.no_grad():
-                total = total + self.mode(state, k).log_prior()
+            total = total + self.mode(state, k).fixed.log_prior
             if self.structure == "tucker" or k == 0:
                 total = total - 1e-6 * state[f"mode{k}.alpha"].sum()
         return total
