@@ -44,7 +44,7 @@ __all__ = ["CyclicReduction", "factorize", "log_normalizer", "refuse_second_deri
 
 # below so many rows the rest is one dense matrix, for few matrices at once: with many in the batch
 # the levels' vector operations pay down to a single block
-_DENSE_ROWS, _FEW = 64, 4
+_DENSE_ROWS, _FEW = 128, 4
 
 
 class _Level(NamedTuple):
