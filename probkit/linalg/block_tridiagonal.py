@@ -15,7 +15,8 @@ from linear_operator.operators import LinearOperator
 from torch import Tensor
 
 from probkit.errors import ShapeError, message
-from probkit.linalg.cyclic_reduction import CyclicReduction, factorize, log_normalizer
+from probkit.linalg.cyclic_reduction import CyclicReduction, factorize
+from probkit.linalg.log_normalizer import log_normalizer
 
 __all__ = ["BlockTridiagonalLinearOperator"]
 

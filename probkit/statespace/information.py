@@ -21,7 +21,9 @@ from torch import Tensor
 from torch.nn.functional import pad
 
 from probkit.errors import NotPositiveDefiniteError, message
-from probkit.linalg.cyclic_reduction import factorize, log_normalizer
+from probkit.linalg.banded import chain_factor
+from probkit.linalg.cyclic_reduction import factorize
+from probkit.linalg.log_normalizer import log_normalizer
 from probkit.linalg.small import cholesky, from_trailing, to_trailing
 from probkit.statespace.types import Posterior, Sites, Transitions
 
@@ -109,7 +111,9 @@ def smooth_with_precision(
     """:func:`smooth_information` where the prior's precision is known already."""
     diagonal, linear = posterior_precision(prior, H, sites)
     diagonal, lower, linear = _expand_together(diagonal, prior.lower, linear)
-    factor = factorize(diagonal, lower)
+    inputs = (diagonal, lower, linear)
+    differentiable = torch.is_grad_enabled() and any(x.requires_grad for x in inputs)
+    factor = factorize(diagonal, lower) if differentiable else chain_factor(diagonal, lower)
     mean, covariance, cross = factor.solve_and_selected_inverse(linear)
     quadratic = (linear * mean).sum((-2, -1))
     normalizer = sites.log_scale + 0.5 * (quadratic + prior.logdet - factor.logdet())

@@ -25,7 +25,7 @@ from jaxtyping import Bool, Float
 from torch import Tensor
 
 from probkit.errors import ConfigurationError, NotPositiveDefiniteError, message
-from probkit.linalg.cyclic_reduction import log_normalizer
+from probkit.linalg.log_normalizer import log_normalizer
 from probkit.statespace.information import prior_precision
 from probkit.statespace.smoother import choose_method
 from probkit.statespace.types import Transitions

@@ -23,7 +23,7 @@ from torch import Tensor
 from torch.nn.functional import pad
 
 from probkit.errors import ConfigurationError, message
-from probkit.linalg.cyclic_reduction import refuse_second_derivative
+from probkit.linalg.log_normalizer import refuse_second_derivative
 from probkit.statespace.types import Posterior, Sites, Transitions
 
 __all__ = [

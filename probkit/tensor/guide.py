@@ -28,7 +28,7 @@ from probkit.kernels import MarkovKernel
 from probkit.random import Seed, as_generator
 from probkit.statespace.types import Sites
 from probkit.tensor.model import core_shape
-from probkit.tensor.variational import smooth_draws
+from probkit.tensor.starting import smooth_draws
 
 __all__ = ["MarkovGuide"]
 

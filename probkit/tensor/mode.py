@@ -24,7 +24,7 @@ from torch.nn import Parameter
 
 from probkit.errors import NumericalError
 from probkit.kernels import MarkovKernel
-from probkit.linalg.cyclic_reduction import log_normalizer
+from probkit.linalg.log_normalizer import log_normalizer
 from probkit.statespace.information import (
     PriorPrecision,
     prior_precision,

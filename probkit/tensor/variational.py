@@ -28,7 +28,6 @@ inside the model, learned lengthscales, an ELBO.
 
 from __future__ import annotations
 
-import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from typing import NamedTuple
@@ -42,9 +41,10 @@ from probkit.tensor.entries import Entries
 from probkit.tensor.likelihoods import Gaussian, Likelihood
 from probkit.tensor.mode import ModePrior
 from probkit.tensor.packing import unpack_coefficients
+from probkit.tensor.starting import smooth_draws
 from probkit.tensor.structure import CP, Tucker, make_structure, packed_rows
 
-__all__ = ["KernelFactory", "Sums", "TuckerVariational", "moments_of", "smooth_draws"]
+__all__ = ["KernelFactory", "Sums", "TuckerVariational", "moments_of"]
 
 State = dict[str, Tensor]
 KernelFactory = Callable[[int, int], MarkovKernel]
@@ -169,11 +169,16 @@ class TuckerVariational:
         weights = self.likelihood.weights(state)
         targets = self.likelihood.targets(state, self.entries.targets)
         weighted = targets if weights is None else weights * targets
-        return Sums(
-            tree.accumulate(packed, weights, combine),
-            tree.accumulate(means, weighted, combine),
-            tree.accumulate(means, weights, combine),
+        first = tree.accumulate(means, weighted, combine)
+        if combine == "outer":
+            plain = tree.accumulate(means, weights, combine)
+            return Sums(tree.accumulate(packed, weights, combine), first, plain)
+        # elementwise products of both tables in one pass over the entries
+        both = [torch.cat(tables, 1) for tables in zip(packed, means, strict=True)]
+        second, plain = tree.accumulate(both, weights, combine).tensor_split(
+            [packed[0].shape[1]], 1
         )
+        return Sums(second, first, plain)
 
     def sites(self, state: State, k: int, sums: Sums) -> Sites:
         """Gaussian sites of mode k: the merged messages of all entries."""
@@ -382,17 +387,3 @@ def _scaled_mode(
         f"mode{k}.row_mean": rows / scales,
         f"mode{k}.row_covariance": covariance / (scales[:, None] * scales),
     }
-
-
-def smooth_draws(grid: Tensor, rank: int, structure: str, generator: torch.Generator) -> Tensor:
-    """Random sums of a few low-frequency sines on the grid, (D, R)."""
-    frequency = torch.arange(1, 5, dtype=grid.dtype)
-    device = generator.device
-    amplitude = torch.randn(4, rank, generator=generator, dtype=grid.dtype, device=device)
-    phase = torch.rand(4, rank, generator=generator, dtype=grid.dtype, device=device)
-    level = torch.randn(rank, generator=generator, dtype=grid.dtype, device=device)
-    angle = math.pi * grid.cpu()[:, None, None] * frequency[:, None] + 2 * math.pi * phase.cpu()
-    waves = (torch.sin(angle) * (amplitude.cpu() / frequency[:, None])).sum(1)
-    if structure == "tucker":
-        return 1 + 0.5 * waves
-    return 0.6 * level.cpu() + 0.6 * waves

@@ -4,7 +4,8 @@ import pytest
 import torch
 
 from probkit.errors import ConfigurationError, NotPositiveDefiniteError, ShapeError
-from probkit.linalg.cyclic_reduction import factorize, log_normalizer
+from probkit.linalg.cyclic_reduction import factorize
+from probkit.linalg.log_normalizer import log_normalizer
 from probkit.random import as_generator
 
 
