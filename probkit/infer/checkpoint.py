@@ -81,7 +81,7 @@ class Checkpointer:
         try:
             with safe_open(self.path, framework="pt") as stream:
                 header = stream.metadata()
-                tensors = {name: stream.get_tensor(name) for name in stream.keys()}  # noqa: SIM118
+                tensors = {name: stream.get_tensor(name) for name in list(stream.keys())}
         except (SafetensorError, OSError) as error:
             raise CheckpointError(
                 message(

@@ -118,7 +118,7 @@ class FitResult:
         )
 
     def _delegate(self, name: str) -> Callable[..., Any]:
-        function = getattr(self.posterior, name, None)
+        function: Callable[..., Any] | None = getattr(self.posterior, name, None)
         if function is None:
             raise ConfigurationError(
                 message(
@@ -126,4 +126,4 @@ class FitResult:
                     remedy="use posterior.sample and the model itself",
                 )
             )
-        return function  # type: ignore[no-any-return]
+        return function

@@ -50,7 +50,8 @@ def make_guide(guide: Any, model: Callable[..., Any]) -> Callable[..., Any]:
             )
         guide = found
     if isinstance(guide, type) and issubclass(guide, autoguide.AutoGuide):
-        return guide(model)  # type: ignore[no-any-return]
+        made: Callable[..., Any] = guide(model)
+        return made
     if not callable(guide):
         raise ConfigurationError(
             message(
@@ -60,7 +61,8 @@ def make_guide(guide: Any, model: Callable[..., Any]) -> Callable[..., Any]:
                 expected="an autoguide's name or class, a function, or a PyroModule",
             )
         )
-    return guide  # type: ignore[no-any-return]
+    function: Callable[..., Any] = guide
+    return function
 
 
 def final_guide(guide: Any, arguments: ModelArguments) -> Any:

@@ -207,12 +207,12 @@ class FunctionalTucker:
         """
         posterior = self._posterior()
         points, _ = to_inputs(x, num_modes=len(self.input_names_))
-        result = posterior.predict(points, quantiles=tuple(quantiles or ()))
+        result: dict[str, Any] = dict(posterior.predict(points, quantiles=tuple(quantiles or ())))
         if num_samples is not None:
             generator = torch.Generator().manual_seed(seed)
             result["samples"] = posterior.sample_f(points, num_samples, generator)
         if not isinstance(x, Tensor):
-            result = {n: v.cpu().numpy() for n, v in result.items()}  # type: ignore[misc]
+            result = {n: v.cpu().numpy() for n, v in result.items()}
         if quantiles is not None or num_samples is not None:
             return result
         return (result["mean"], result["sd"]) if return_sd else result["mean"]

@@ -22,6 +22,7 @@ from __future__ import annotations
 
 import math
 from abc import ABC, abstractmethod
+from collections.abc import Callable
 
 import torch
 from jaxtyping import Float
@@ -306,7 +307,9 @@ def _learn_df(scaled: Tensor, df: Tensor) -> Tensor:
     return _line_search(loss, df, math.log(1.1), math.log(1000.0))
 
 
-def _line_search(loss, current: Tensor, low: float, high: float) -> Tensor:  # type: ignore[no-untyped-def]
+def _line_search(
+    loss: Callable[[float], float], current: Tensor, low: float, high: float
+) -> Tensor:
     found = minimize_scalar(loss, bounds=(low, high), method="bounded", options={"xatol": 1e-4})
     if found.fun < loss(float(torch.log(current))):
         return current.new_tensor(math.exp(found.x))

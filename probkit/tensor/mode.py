@@ -35,13 +35,14 @@ from probkit.statespace.smoother import log_normalizer as log_normalizer_of_chai
 from probkit.statespace.stacking import block_diagonal, stack_batch
 from probkit.statespace.types import Posterior, Sites, Transitions
 
-__all__ = ["BOUNDS", "ModeMoments", "ModePrior"]
+__all__ = ["BOUNDS", "ModeMoments", "ModePrior", "scaled_sites"]
 
 State = dict[str, Tensor]
 
 BOUNDS = (1e-4, 20.0)
 """range of learned lengthscales and periods, in units of the mode's range"""
 _LOG_BOUNDS = (math.log(BOUNDS[0]), math.log(BOUNDS[1]))
+_LOG_SCALES = (-math.log(1e3), math.log(1e3))
 
 
 class ModeMoments(NamedTuple):
@@ -112,24 +113,45 @@ class ModePrior:
                 self._fixed = _Fixed(precision, self._outputs(), self.log_prior())
         return self._fixed
 
-    def learn(self, sites: Sites, max_iterations: int) -> bool:
-        """Raise ``log Z + log prior`` over the hyper-parameters; False if no step was taken.
+    def learn(
+        self,
+        sites: Sites,
+        max_iterations: int,
+        count: Float[Tensor, " R"],
+        weight: Float[Tensor, " R"],
+    ) -> Float[Tensor, " R"] | None:
+        """Raise the ELBO over hyper-parameters and component scales; None if no step was taken.
 
-        A few iterations of L-BFGS-B on the log scale, within ``BOUNDS`` in internal units: beyond
-        them a factor is white noise or a polynomial and the likelihood is flat. A step that ends
-        lower, or breaks down numerically, is taken back.
+        With u_r = c_r v_r and W_r -> c_r W_r the function stays as it is, and the ELBO in terms
+        of kernel and scales is ``log Z(theta; C Lambda C, C eta) + sum_r count_r log c_r - weight_r
+        (c_r^2 - 1) / 2 + log prior``, where ``count_r`` weights of the slice have ``weight_r = sum
+        alpha E[W^2]``. Lengthscale and variance of a path are known together far less well than one
+        given the other, so that taking them in turn would creep.
+
+        A few iterations of L-BFGS-B on the log scale, lengthscales within ``BOUNDS`` in internal
+        units: beyond them a factor is white noise or a polynomial, the likelihood flat. A step
+        that ends lower, or breaks down numerically, is taken back.
+
+        Returns:
+            The scales c_r; the kernel holds the new hyper-parameters.
         """
         parameters = [p for p in self.kernel.parameters() if p.requires_grad]
         if not parameters:
-            return False
+            return None
         self._fixed = None
-        before = torch.cat([p.detach().reshape(-1) for p in parameters])
-        start = before.cpu().numpy().clip(*_LOG_BOUNDS)
+        log_scales = torch.zeros_like(count, requires_grad=True)
+        unknowns = [*parameters, log_scales]
+        before = torch.cat([p.detach().reshape(-1) for p in unknowns])
+        num_scales = log_scales.numel()
+        bounds = [_LOG_BOUNDS] * (before.numel() - num_scales) + [_LOG_SCALES] * num_scales
+        start = before.cpu().numpy().clip(*np.array(bounds).T)
 
         def loss_and_gradient(values: NDArray[np.float64]) -> tuple[float, NDArray[np.float64]]:
-            _assign(parameters, torch.as_tensor(values))
-            loss = -self._objective(sites)
-            gradients = torch.autograd.grad(loss, parameters)
+            _assign(unknowns, torch.as_tensor(values))
+            scales = log_scales.exp()
+            change = count * log_scales - 0.5 * weight * (scales.square() - 1)
+            loss = -self._objective(scaled_sites(sites, scales)) - change.sum()
+            gradients = torch.autograd.grad(loss, unknowns)
             flat = torch.cat([g.reshape(-1) for g in gradients])
             return float(loss.detach()), flat.cpu().numpy()
 
@@ -140,15 +162,15 @@ class ModePrior:
                 start,
                 jac=True,
                 method="L-BFGS-B",
-                bounds=[_LOG_BOUNDS] * len(start),
+                bounds=bounds,
                 options={"maxiter": max_iterations, "maxfun": 2 * max_iterations},
             )
             accepted = bool(found.fun < first)
-            _assign(parameters, torch.as_tensor(found.x) if accepted else before)
+            _assign(unknowns, torch.as_tensor(found.x) if accepted else before)
         except (NumericalError, torch.linalg.LinAlgError):
-            _assign(parameters, before)
-            return False
-        return accepted
+            _assign(unknowns, before)
+            return None
+        return log_scales.detach().exp() if accepted else None
 
     def expected_squares(
         self, sites: Sites, rows: Float[Tensor, "D R"], second: Float[Tensor, "D R R"]
@@ -176,6 +198,12 @@ class ModePrior:
 
     def _outputs(self) -> Float[Tensor, "R n"]:
         return block_diagonal(list(self.kernel.output_map()))
+
+
+def scaled_sites(sites: Sites, scales: Float[Tensor, " R"]) -> Sites:
+    """Sites on v where those on ``u_r = scales_r v_r`` are given."""
+    precision = sites.precision * (scales[:, None] * scales)
+    return Sites(precision, sites.linear * scales, sites.log_scale)
 
 
 class _Fixed(NamedTuple):

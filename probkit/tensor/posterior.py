@@ -24,6 +24,7 @@ from probkit.statespace.types import Posterior, Sites
 from probkit.tensor.entries import Entries, Scaling, locate
 from probkit.tensor.kernels import NamedKernels
 from probkit.tensor.likelihoods import Likelihood, make_likelihood
+from probkit.tensor.moments import moments_of
 from probkit.tensor.predictive import (
     CountPredictive,
     LabelPredictive,
@@ -33,7 +34,7 @@ from probkit.tensor.predictive import (
 )
 from probkit.tensor.streaming import append_entries
 from probkit.tensor.structure import packed_rows
-from probkit.tensor.variational import TuckerVariational, moments_of
+from probkit.tensor.variational import TuckerVariational
 
 __all__ = ["TuckerPosterior", "predictive_law", "real_predictive"]
 

@@ -13,6 +13,7 @@ the entries, ``normal_*`` to the normal equations of the weights.
 from __future__ import annotations
 
 import math
+from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -27,26 +28,28 @@ __all__ = ["CP", "Structure", "Tucker", "make_structure"]
 
 
 @dataclass(frozen=True)
-class Structure:
+class Structure(ABC):
     """Common part of both structures; ``ranks`` has one entry for each mode."""
 
     ranks: tuple[int, ...]
 
     @property
+    @abstractmethod
     def combine(self) -> Combine:
-        raise NotImplementedError
+        """How features of several modes combine in a :class:`FiberTree`."""
 
     @property
+    @abstractmethod
     def num_weights(self) -> int:
-        raise NotImplementedError
+        """Number of weights, G."""
 
+    @abstractmethod
     def slice_index(self, mode: int) -> Tensor:
         """Component of ``mode`` that each weight belongs to, (G,) int64."""
-        raise NotImplementedError
 
+    @abstractmethod
     def pack_second(self, second: Float[Tensor, "G G"]) -> Tensor:
         """Coefficients of ``E[W W']`` against products of packed second moments."""
-        raise NotImplementedError
 
 
 class Tucker(Structure):

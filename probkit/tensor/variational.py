@@ -39,12 +39,13 @@ from probkit.kernels import MarkovKernel
 from probkit.statespace.types import Posterior, Sites
 from probkit.tensor.entries import Entries
 from probkit.tensor.likelihoods import Gaussian, Likelihood
-from probkit.tensor.mode import ModePrior
+from probkit.tensor.mode import ModePrior, scaled_sites
+from probkit.tensor.moments import moments_of, second_diagonal, second_moment
 from probkit.tensor.packing import unpack_coefficients
 from probkit.tensor.starting import smooth_draws
 from probkit.tensor.structure import CP, Tucker, make_structure, packed_rows
 
-__all__ = ["KernelFactory", "Sums", "TuckerVariational", "moments_of"]
+__all__ = ["KernelFactory", "Sums", "TuckerVariational"]
 
 State = dict[str, Tensor]
 KernelFactory = Callable[[int, int], MarkovKernel]
@@ -183,7 +184,7 @@ class TuckerVariational:
     def sites(self, state: State, k: int, sums: Sums) -> Sites:
         """Gaussian sites of mode k: the merged messages of all entries."""
         structure, order = self.shape(state), self.entries.tree(k).order
-        second = _second_moment(state)
+        second = second_moment(state)
         size = structure.num_weights
         quadratic = structure.pack_second(second[:size, :size])
         precision = self.likelihood.precision(state)
@@ -202,8 +203,11 @@ class TuckerVariational:
         new: State = {}
         if learn:
             self._priors.pop(k)
-            if prior.learn(sites, self.learning_iterations):
+            learned = prior.learn(sites, self.learning_iterations, *self._slices(state, k))
+            if learned is not None:
                 new |= {f"mode{k}.kernel.{n}": v for n, v in prior.parameters().items()}
+                state = state | _scaled_core(state, self.shape(state), k, learned)
+                sites = scaled_sites(sites, learned)
         with torch.no_grad():
             posterior = prior.posterior(sites)
             H = prior.fixed.H
@@ -225,11 +229,7 @@ class TuckerVariational:
         self, state: State, k: int, prior: ModePrior, squares: Tensor, new: State
     ) -> Tensor:
         """Scales c_r, with the mode's KL corrected for them."""
-        size = self.shape(state).num_weights
-        index = self.shape(state).slice_index(k).to(squares.device)
-        weight = self.weight_precision(state) * torch.diagonal(_second_moment(state))[:size]
-        prior_sum = torch.zeros_like(squares).index_add_(0, index, weight)
-        count = torch.zeros_like(squares).index_add_(0, index, torch.ones_like(weight))
+        count, prior_sum = self._slices(state, k)
         states = prior.kernel.state_dimension * prior.grid.shape[0]
         gap = states - count
         root = (gap.square() + 4 * squares * prior_sum).sqrt()
@@ -240,6 +240,15 @@ class TuckerVariational:
         change = states * square.log() / 2 + 0.5 * squares * (1 / square - 1)
         new[f"mode{k}.kl"] = new[f"mode{k}.kl"] + change.sum()
         return square.sqrt()
+
+    def _slices(self, state: State, k: int) -> tuple[Tensor, Tensor]:
+        """Number of weights in each slice of mode k, and its sum of alpha E[W^2]."""
+        structure = self.shape(state)
+        second = second_diagonal(state)[: structure.num_weights]
+        zero = second.new_zeros(structure.ranks[k])
+        index = structure.slice_index(k).to(second.device)
+        weight = self.weight_precision(state) * second
+        return zero.index_add(0, index, torch.ones_like(weight)), zero.index_add(0, index, weight)
 
     # -- core ----------------------------------------------------------------------------------
 
@@ -290,7 +299,7 @@ class TuckerVariational:
     def _update_alpha(self, state: State) -> State:
         structure = self.shape(state)
         size = structure.num_weights
-        second = torch.diagonal(_second_moment(state))[:size]
+        second = second_diagonal(state)[:size]
         new: State = {}
         modes = range(len(structure.ranks)) if isinstance(structure, Tucker) else (0,)
         for k in modes:
@@ -310,13 +319,13 @@ class TuckerVariational:
     ) -> Tensor:
         """``sum w E (t - f - b)^2`` from the normal equations."""
         mean = state["core.mean"]
-        return moments[1] - 2 * mean @ vector + (normal * _second_moment(state)).sum()
+        return moments[1] - 2 * mean @ vector + (normal * second_moment(state)).sum()
 
     # -- ELBO and predictions --------------------------------------------------------------------
 
     def divergence(self, state: State) -> Tensor:
         """KL of modes and core from their priors."""
-        second = torch.diagonal(_second_moment(state))
+        second = second_diagonal(state)
         prior = torch.cat(
             [self.weight_precision(state), second.new_full((1,), _INTERCEPT_PRECISION)]
         )
@@ -338,33 +347,6 @@ class TuckerVariational:
         """Mean and variance of f + b at each entry."""
         packed, means = self.tables(state)
         return moments_of(state, self.shape(state), self.entries, packed, means)
-
-
-def moments_of(
-    state: State,
-    structure: Tucker | CP,
-    entries: Entries,
-    packed: Sequence[Tensor],
-    means: Sequence[Tensor],
-) -> tuple[Tensor, Tensor]:
-    """Mean and variance of f + b for any entries, given tables of row moments."""
-    tree, size = entries.tree(0), structure.num_weights
-    second, core = _second_moment(state), state["core.mean"]
-    quadratic = structure.pack_second(second[:size, :size])
-
-    def evaluate(rows: Sequence[Tensor], array: Tensor) -> Tensor:
-        root = structure.spread(rows[0], array, 0, tree.order)
-        return tree.evaluate(root, rows, structure.combine)
-
-    mean = evaluate(means, structure.core(core[:size])) + core[size]
-    cross = evaluate(means, structure.core(second[:size, size]))
-    square = evaluate(packed, quadratic) + 2 * cross + second[size, size]
-    return mean, (square - mean.square()).clamp_min(0.0)
-
-
-def _second_moment(state: State) -> Tensor:
-    mean = state["core.mean"]
-    return state["core.covariance"] + mean[:, None] * mean
 
 
 def _scaled_core(state: State, structure: Tucker | CP, k: int, scales: Tensor) -> State:
