@@ -12,7 +12,7 @@ import torch
 from benchmarks.isolate import peak_memory
 from benchmarks.tensor.hyperspectral_data import Scene, coordinates, load_scene
 
-RANK = (10, 10, 6)
+RANK = (30, 30, 6)
 
 
 def main(kind: str, size: int) -> dict[str, float]:
