@@ -137,7 +137,7 @@ def _cases() -> list[Case]:
             "error",
             ("bernoulli", "6"),
         ),
-        Case("core too large", lambda: fit(rank=17), "error", ("4096", "cp")),
+        Case("core too large", lambda: fit(rank=21), "error", ("8192", "cp")),
         Case(
             "unknown likelihood", lambda: fit(likelihood="gamma"), "error", ("likelihood", "gamma")
         ),

@@ -23,7 +23,7 @@ from probkit.errors import (
 
 __all__ = ["MAX_CORE", "check_ranks", "check_targets", "to_inputs", "to_target"]
 
-MAX_CORE = 4096
+MAX_CORE = 8192
 _DAY = np.timedelta64(1, "D")
 
 
@@ -193,7 +193,7 @@ def check_ranks(
         ranks = capped
         size = math.prod(ranks)
         if size > MAX_CORE:
-            memory = 3 * 8 * size**2 / 2**30
+            memory = 8 * 8 * size**2 / 2**30
             raise ConfigurationError(
                 message(
                     "The core is too large for its full covariance",
