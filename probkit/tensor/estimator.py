@@ -47,7 +47,7 @@ class FunctionalTucker:
             included as a limit), or "gaussian", "student_t", "poisson", "bernoulli",
             "negative_binomial".
         max_rank: largest rank of the search.
-        num_starts: random starts for each rank; None for 4 (given rank) or 2 (search).
+        num_starts: random starts for each rank; None for 4.
         calibrate: whether to keep back 1/8 of the entries in a first fit and set the width of the
             intervals by them (real-valued targets with at least 200 entries).
         engine: ``CAVI``, ``CVI`` or ``Gibbs`` settings; None for the likelihood's default. Gibbs
@@ -295,7 +295,7 @@ class FunctionalTucker:
             if self.structure == "cp":
                 ranks = [(r,) * len(sizes) for r in range(1, self.max_rank + 1)]
             check_ranks(list(ranks[-1]), sizes, self.structure, where="max_rank")
-            candidates = [r for r in dict.fromkeys(ranks) for _ in range(self.num_starts or 2)]
+            candidates = [r for r in dict.fromkeys(ranks) for _ in range(self.num_starts or 4)]
         else:
             assert not isinstance(self.rank, str)
             single = check_ranks(self.rank, sizes, self.structure)

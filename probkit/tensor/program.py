@@ -57,11 +57,11 @@ class ProgramSettings:
     candidates: tuple[tuple[int, ...], ...]
     start_sweeps: int = 8
     rank_sweeps: int = 24
-    final_sweeps: int = 30
+    final_sweeps: int = 40
     prune: bool = False
     holdout: float = 0.125
-    tolerance: float = 5e-4
-    settle_sweeps: int = 60
+    tolerance: float = 1e-4
+    settle_sweeps: int = 100
     learn_every: int = 3
 
 
