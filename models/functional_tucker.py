@@ -81,7 +81,6 @@ def main() -> None:
         out=out / "study",
         kernel="matern32",
         max_rank=2 if options.smoke else 8,
-        max_sweeps=200 if options.smoke else 500,
         seed=options.seed,
         progress=not options.smoke,
     )

@@ -36,7 +36,7 @@ def fit(
     ] = "auto",
     test_fraction: Annotated[float, typer.Option(help="Share of entries held out.")] = 0.1,
     seed: Annotated[int, typer.Option(help="Of the hold-out and the fit.")] = 0,
-    max_sweeps: Annotated[int, typer.Option(help="Limit on the number of sweeps.")] = 500,
+    max_sweeps: Annotated[int, typer.Option(help="Limit on the number of sweeps.")] = 2000,
     resume: Annotated[bool, typer.Option("--resume", help="Go on from OUT/checkpoint.")] = False,
     smoke: Annotated[bool, typer.Option("--smoke", help="Small and quick, to try it out.")] = False,
     quiet: Annotated[bool, typer.Option("--quiet", help="No progress bar.")] = False,
@@ -56,7 +56,7 @@ def fit(
         likelihood=likelihood,
         test_fraction=test_fraction,
         seed=seed,
-        max_sweeps=80 if smoke else max_sweeps,
+        max_sweeps=max_sweeps,
         resume=resume,
         progress=not quiet,
     )

@@ -40,7 +40,7 @@ class CAVI:
         ConfigurationError: a non-positive limit, tolerance or patience.
     """
 
-    max_sweeps: int = 500
+    max_sweeps: int = 2000
     tolerance: float = 1e-6
     patience: int = 2
     checkpoint_every: int = 5

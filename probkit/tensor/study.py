@@ -50,7 +50,7 @@ class Study:
     likelihood: str = "auto"
     test_fraction: float = 0.1
     seed: int = 0
-    max_sweeps: int = 500
+    max_sweeps: int = 2000
     resume: bool = False
     progress: bool = True
 
