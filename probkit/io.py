@@ -237,6 +237,7 @@ def _coordinate(
     if values.dtype == object or pd.api.types.is_string_dtype(column):
         dates = _as_dates(column)
         if dates is None:
+            _check_not_mixed(column, label, name)
             codes, found = pd.factorize(column, sort=True)
             _check_finite(np.where(codes < 0, np.nan, codes), label, name)
             return codes.astype(np.float64), "category", tuple(map(str, found))
@@ -274,6 +275,22 @@ def _target(column: Any, label: str, name: str) -> np.ndarray:
             )
         )
     return values
+
+
+def _check_not_mixed(column: Any, label: str, name: str) -> None:
+    """A few unreadable cells among numbers are a fault of the file, not a categorical column."""
+    text = _pandas().to_numeric(column, errors="coerce").isna().to_numpy() & column.notna()
+    rows = np.flatnonzero(text)
+    if len(rows) == 0 or 2 * len(rows) > len(column):
+        return
+    raise DataError(
+        message(
+            f"Coordinate {label!r} mixes numbers and text",
+            where=name,
+            got=f"rows {rows[:5].tolist()}: {column.iloc[rows[:5]].tolist()}",
+            expected="numbers only, ISO dates only, or names of categories",
+        )
+    )
 
 
 def _check_finite(values: np.ndarray, label: str, name: str) -> None:

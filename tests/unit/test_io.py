@@ -93,3 +93,10 @@ def test_bundled_data_and_hold_out():
     assert labels.count("random") == round(0.1 * (22500 - int(hidden.sum())))
     with pytest.raises(DataError, match="fraction"):
         holdout(table, fraction=1.5)
+
+
+def test_a_stray_word_among_numbers_is_refused(tmp_path):
+    path = tmp_path / "t.csv"
+    path.write_text("a,b,y\n1,2,3\n2,oops,4\n3,4,5\n")
+    with pytest.raises(DataError, match=r"'b' mixes numbers and text .*rows \[1\]: \['oops'\]"):
+        read_table(path)
