@@ -2,10 +2,11 @@
 
 1. Starts: every random start of every rank runs a few sweeps; the best of each rank by the
    objective goes on (the same model, so the bounds compare).
-2. Ranks (several only): the winners run on, the two with the best predictive score on held-out
-   entries run on again, and the better one is taken. The bound itself penalises large cores too
-   much to choose by (on air-quality data it prefers rank 3 where rank 5 predicts better); it
-   decides where nothing is held out.
+2. Ranks (several only): the winners run on; the best by predictive score on held-out entries, and
+   the smallest that is within one standard error of it, run on again; the smaller one is taken
+   unless the other is better by more than a standard error. The bound itself penalises large
+   cores too much to choose by (on air-quality data it prefers rank 3 where rank 5 predicts
+   better); it decides where nothing is held out.
 3. Settle: components without weight are dropped, then sweeps until the objective stops rising.
 4. Calibrate: steps 1-3 ran without a random 1/8 of the entries; the factor that makes the 90 %
    interval cover 90 % of them is kept as ``calibration.spread``.
@@ -176,13 +177,15 @@ class Program:
                 if ranks not in best or objectives[j] > objectives[best[ranks]]:
                     best[ranks] = j
             survivors = sorted(best.values())
+        elif "program.held" in state:
+            scores = {j: state[f"program.score{j}"] for j in survivors}
+            best_one = max(survivors, key=lambda j: float(scores[j].mean()))
+            near = [j for j in survivors if not _clearly_better(scores[best_one], scores[j])]
+            simplest = min(near, key=self._size)
+            final = {simplest} if phase == _FINAL else {best_one, simplest}
+            survivors = sorted(final)
         else:
-            scored = "program.held" in state
-            worth = {
-                j: float(state[f"program.score{j}"].mean() if scored else objectives[j])
-                for j in survivors
-            }
-            ordered = sorted(survivors, key=lambda j: worth[j], reverse=True)
+            ordered = sorted(survivors, key=lambda j: float(objectives[j]), reverse=True)
             survivors = sorted(ordered[: 2 if phase == _RANKS else 1])
         kept = tuple(f"c{j}." for j in survivors)
         new = {
@@ -198,6 +201,9 @@ class Program:
         if self._settings.prune:
             new = self._with_body(new, _without_dead(self._problem(new), self._body(new)))
         return self._enter(new, _SETTLE)
+
+    def _size(self, candidate: int) -> int:
+        return sum(self._settings.candidates[candidate])
 
     def _held_scores(self, body: State, held: Tensor) -> Tensor:
         """Log predictive density of each held-out entry."""
@@ -309,6 +315,12 @@ def _without_dead(problem: TuckerVariational, state: State) -> State:
         else:
             k += 1
     return state
+
+
+def _clearly_better(one: Tensor, other: Tensor) -> bool:
+    """Whether the mean of paired scores differs by more than its standard error."""
+    gain = one - other
+    return float(gain.mean()) > float(gain.std()) / math.sqrt(len(gain))
 
 
 def _spread(predictive: Any, targets: Tensor) -> Tensor:
