@@ -94,16 +94,18 @@ class ElboProgram:
         with pyro_seed(_draw_seed(generator)):
             loss = self._elbo.loss_and_grads(self.model, self.guide, *args, **kwargs)
         _check_names(state)
+        # a parameter that this run did not touch has no gradient
+        gradients = {
+            name: torch.zeros_like(p) if p.grad is None else p.grad
+            for name, p in parameters.items()
+        }
+        total, gradients = self._combine(float(loss), gradients)
         number = int(state["num_steps"]) + 1
         proposal = {"num_steps": torch.tensor(number)}
-        finite = True
-        for name, parameter in parameters.items():
-            # a parameter that this run did not touch has no gradient
-            gradient = parameter.grad
-            gradient = torch.zeros_like(parameter) if gradient is None else gradient
-            finite = finite and bool(torch.isfinite(gradient).all())
+        for name, gradient in gradients.items():
             proposal |= _adam(state, name, gradient, number, self._learning_rate(number - 1))
-        objective = -float(loss) if finite else math.nan
+        finite = all(bool(torch.isfinite(gradient).all()) for gradient in gradients.values())
+        objective = -total if finite else math.nan
         proposal |= self._track_best(state, proposal, objective, number)
         return proposal, StepInfo(objective=objective)
 
@@ -130,6 +132,12 @@ class ElboProgram:
         estimates = torch.tensor(values, dtype=torch.float64)
         error = float(estimates.std()) / math.sqrt(num_batches)
         return {"elbo": float(estimates.mean()), "elbo_se": error}
+
+    def _combine(
+        self, loss: float, gradients: dict[str, Tensor]
+    ) -> tuple[float, dict[str, Tensor]]:
+        """Where parts of one computation, by several processes, are put together."""
+        return loss, gradients
 
     def _track_best(self, state: State, proposal: State, objective: float, number: int) -> State:
         """Keep the parameters at the end of a window whose mean is not clearly worse."""

@@ -51,6 +51,10 @@ class ModelArguments:
         tensors = [v if isinstance(v, Tensor) else _encode(repr(v)) for v in values]
         return data_digest(*tensors)
 
+    def device(self) -> torch.device:
+        """Where the data are: the device of the first tensor, the CPU if there is none."""
+        return next((value.device for value in self._tensors()), torch.device("cpu"))
+
     def common_length(self) -> int:
         """First dimension that all tensors share.
 

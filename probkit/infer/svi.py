@@ -144,7 +144,7 @@ class SVI:
         """
         arguments = ModelArguments.of(data)
         run = Run(
-            engine="SVI",
+            engine=type(self).__name__,
             settings={**self._settings(), "model": model_settings(model)},
             limits=("steps", "checkpoint_every", "num_posterior_samples", "num_diagnostic_samples"),
             seed=seed,
@@ -167,15 +167,7 @@ class SVI:
         start: Checkpoint | None,
     ) -> FitResult:
         with param_scope():
-            program = ElboProgram(
-                model,
-                guide,
-                arguments,
-                self._elbo(),
-                batch_size=self.batch_size,
-                window=self.window,
-                learning_rate=self._rate,
-            )
+            program = self._program(model, guide, arguments)
             # always run, for a resumed fit too: it makes the parameters and fixes the plates
             generator = as_generator(run.seed)
             initial = program.initialize(generator)
@@ -205,6 +197,19 @@ class SVI:
             outcome.detail,
             resume_with,
             outcome.state,
+        )
+
+    def _program(
+        self, model: Callable[..., Any], guide: Callable[..., Any], arguments: ModelArguments
+    ) -> ElboProgram:
+        return ElboProgram(
+            model,
+            guide,
+            arguments,
+            self._elbo(),
+            batch_size=self.batch_size,
+            window=self.window,
+            learning_rate=self._rate,
         )
 
     def _finish(
