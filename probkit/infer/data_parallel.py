@@ -85,9 +85,12 @@ class DataParallelSVI(SVI):
     ) -> FitResult:
         with process_group(device=arguments.device(), timeout=self.timeout) as ranks:
             ranks.require_equal("data or settings", settings_digest(run.settings, run.data))
-            if start is None and run.resume:
-                start = ranks.share(_read(run) if ranks.first else None)
-            return super()._run(model, guide, arguments, self._part(run, ranks), start)
+            part = self._part(run, ranks)
+            if start is None and run.resume:  # rank 0 looks on disk, for all
+                checkpointer = part.checkpointer()
+                start = ranks.share(None if checkpointer is None else checkpointer.read())
+            part = replace(part, resume=False)
+            return super()._run(model, guide, arguments, part, start)
 
     def _program(
         self, model: Callable[..., Any], guide: Callable[..., Any], arguments: ModelArguments
@@ -122,7 +125,6 @@ class DataParallelSVI(SVI):
             limits=(*run.limits, "timeout", "num_ranks"),
             seed=seed,
             checkpoint=run.checkpoint if ranks.first else None,
-            resume=False,  # what rank 0 found on disk has been shared
             callbacks=run.callbacks if ranks.first else (),
             progress=run.progress and ranks.first,
         )
@@ -189,8 +191,3 @@ class _ShardedElboProgram(ElboProgram):
         parts = total[1:].split([gradient.numel() for gradient in gradients.values()])
         shaped = zip(gradients.items(), parts, strict=True)
         return float(total[0]), {n: part.reshape(g.shape).to(g.dtype) for (n, g), part in shaped}
-
-
-def _read(run: Run) -> Checkpoint | None:
-    checkpointer = run.checkpointer()
-    return None if checkpointer is None else checkpointer.read()

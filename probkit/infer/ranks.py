@@ -96,7 +96,7 @@ class Ranks:
             raise DistributedError(
                 message(
                     f"Rank {self.rank} of {self.size} has lost touch with the others",
-                    where=str(error).splitlines()[0][:160],
+                    where=str(error).splitlines()[0].rpartition("] ")[2].strip(" ."),
                     causes=(
                         "another process was killed or ran out of memory",
                         "another process raised an error: look at its output",
