@@ -14,6 +14,7 @@ from probkit.infer.result import FitResult
 from probkit.infer.seeding import param_scope, pyro_seed
 from probkit.infer.status import Status
 from probkit.infer.svi import SVI
+from probkit.infer.sweeps import Outcome, fit_many, grid
 
 __all__ = [
     "CAVI",
@@ -25,12 +26,15 @@ __all__ = [
     "FitResult",
     "Gibbs",
     "GibbsModel",
+    "Outcome",
     "PosteriorLike",
     "Ranks",
     "Status",
     "StepInfo",
     "Sweep",
     "fit",
+    "fit_many",
+    "grid",
     "param_scope",
     "process_group",
     "pyro_seed",
