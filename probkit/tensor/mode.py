@@ -77,10 +77,15 @@ class ModePrior:
                 parameter.copy_(parameters[name])
 
     def log_prior(self) -> Tensor:
-        """Log density of the hyper-priors registered on the kernel."""
+        """Log density of the hyper-priors registered on the kernel, as densities of log values.
+
+        The maximum over a lengthscale's logarithm and over itself differ; that of the logarithm of
+        a log-normal variable is its median, the other lies far below it.
+        """
         total = self.grid.new_zeros(())
         for _, module, prior, closure, _ in self.kernel.named_priors():
-            total = total + prior.log_prob(closure(module)).sum()
+            value = closure(module)
+            total = total + (prior.log_prob(value) + value.log()).sum()
         return total
 
     def stacked(self, grid: Tensor | None = None) -> tuple[Transitions, Tensor]:
