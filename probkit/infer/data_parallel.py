@@ -49,7 +49,8 @@ class DataParallelSVI(SVI):
     The data tensors must share their first dimension, the rows; unknowns that belong to groups are
     welcome (index them by a tensor of group numbers), unknowns of single rows are refused.
     ``batch_size`` counts the rows of all processes together. Progress, callbacks and checkpoints
-    are those of rank 0. The remaining settings are those of ``SVI``.
+    are those of rank 0. Steps run eagerly whatever ``compile`` says, because processes add up their
+    gradients in every one of them. The remaining settings are those of ``SVI``.
 
     Args:
         timeout: seconds without an answer after which the other processes count as lost.
@@ -106,6 +107,7 @@ class DataParallelSVI(SVI):
                 batch_size=self.batch_size or arguments.common_length(),
                 window=self.window,
                 learning_rate=self._rate,
+                steps=self.steps,
             )
 
     def _finish(self, program: ElboProgram, generator_state: Tensor) -> Any:
@@ -143,6 +145,7 @@ class _ShardedElboProgram(ElboProgram):
     ) -> None:
         super().__init__(model, *args, **kwargs)
         self.whole, self._ranks = whole, ranks
+        self.route["reason"] = "processes add up their gradients between steps"
         if self._batch_size < ranks.size:
             raise ConfigurationError(
                 message(

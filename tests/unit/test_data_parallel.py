@@ -50,7 +50,12 @@ def test_gradients_of_the_ranks_add_up_to_that_of_the_whole_batch(batch_size, si
         generator = torch.Generator().manual_seed(3)
         with param_scope():
             guide = pyro.infer.autoguide.AutoNormal(mean_model)
-            common = {"batch_size": batch_size, "window": 5, "learning_rate": lambda number: 0.1}
+            common = {
+                "batch_size": batch_size,
+                "window": 5,
+                "learning_rate": lambda number: 0.1,
+                "steps": 9,
+            }
             args = (guide, ModelArguments.of(y), pyro.infer.Trace_ELBO())
             whole = ElboProgram(mean_model, *args, **common)
             common["batch_size"] = batch_size or len(y)
@@ -67,11 +72,12 @@ def test_without_torchrun_it_is_svi():
     common = {"steps": 30, "num_posterior_samples": 20, "num_diagnostic_samples": 100}
     y = torch.linspace(-1, 3, 20, dtype=torch.float64)
     ours = DataParallelSVI(**common).fit(mean_model, y, seed=1)
-    plain = SVI(**common).fit(mean_model, y, seed=1)
+    plain = SVI(**common, compile="off").fit(mean_model, y, seed=1)
     for name, value in parameters(plain).items():
         np.testing.assert_allclose(parameters(ours)[name], value, rtol=1e-12)
     assert ours.diagnostics["elbo"] == pytest.approx(plain.diagnostics["elbo"], rel=1e-12)
     assert ours.provenance["settings"]["num_ranks"] == 1
+    assert not ours.provenance["compile"]["compiled"]
 
 
 def test_two_processes_equal_one(tmp_path):
@@ -102,7 +108,7 @@ def test_ranks_that_disagree_are_told_apart(monkeypatch):
 
 def test_more_ranks_than_rows_are_refused():
     whole_args = (lambda y: None, ModelArguments.of(torch.zeros(2)), pyro.infer.Trace_ELBO())
-    common = {"batch_size": 2, "window": 5, "learning_rate": lambda number: 0.1}
+    common = {"batch_size": 2, "window": 5, "learning_rate": lambda number: 0.1, "steps": 9}
     whole = ElboProgram(mean_model, *whole_args, **common)
     with pytest.raises(ConfigurationError, match="more processes than rows"):
         _ShardedElboProgram(whole, Ranks(0, 3), mean_model, *whole_args, **common)
@@ -140,7 +146,7 @@ def test_rank_without_a_gradient_does_not_leave_the_others_waiting():
         ModelArguments.of(torch.zeros(6)),
         pyro.infer.Trace_ELBO(),
     )
-    common = {"batch_size": 6, "window": 5, "learning_rate": lambda number: 0.1}
+    common = {"batch_size": 6, "window": 5, "learning_rate": lambda number: 0.1, "steps": 9}
     generator = torch.Generator().manual_seed(0)
     with param_scope():
         whole = ElboProgram(broken, *whole_args, **common)
