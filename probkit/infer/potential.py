@@ -70,6 +70,13 @@ class Potential:
             gradient, value = self._batched[chains](flat)
         return value, gradient
 
+    def value_and_gradient_at(
+        self, flat: Float[Tensor, " size"]
+    ) -> tuple[Float[Tensor, ""], Float[Tensor, " size"]]:
+        """Value and gradient at one point, by the graph; raises where a factorisation fails."""
+        gradient, value = self.graph(flat)
+        return value, gradient
+
     def constrain(
         self, flat: Float[Tensor, "draw size"]
     ) -> dict[str, Float[Tensor, "draw *event"]]:
