@@ -8,7 +8,6 @@ from __future__ import annotations
 
 from typing import Any
 
-import torch
 from jaxtyping import Float
 from torch import Tensor
 
@@ -32,6 +31,7 @@ def energy_diagnostics(
         errors: growth of the energy along it; above 1000 or not finite is a divergence.
 
     Example:
+        >>> import torch
         >>> found = energy_diagnostics(torch.tensor([[1.0, 3.0, 1.0]]), torch.zeros(1, 3))
         >>> found["divergences"], found["e_bfmi"]
         ([0], 3.0)

@@ -96,9 +96,7 @@ class ManyChains:
             objective=objective, segment=int(done >= self._warmup), metrics=metrics
         )
 
-    def _adapt(
-        self, state: State, count: int, generator: torch.Generator
-    ) -> tuple[State, float]:
+    def _adapt(self, state: State, count: int, generator: torch.Generator) -> tuple[State, float]:
         """Trajectories of the warm-up, one at a time."""
         state = dict(state)
         first = int(state["num_trajectories"])

@@ -84,9 +84,7 @@ def eager_trajectories(potential: Potential) -> Trajectories:
         0.54
     """
 
-    def run(
-        chains: Chains, step: float, factor: Tensor, lengths: list[int], noise: Noise
-    ) -> Block:
+    def run(chains: Chains, step: float, factor: Tensor, lengths: list[int], noise: Noise) -> Block:
         rows = []
         for length, momentum, log_uniform in zip(lengths, *noise, strict=True):
             energy = chains.value + _kinetic(momentum)

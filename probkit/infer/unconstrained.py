@@ -139,7 +139,9 @@ def _unknown_sites(trace: Any) -> list[tuple[str, Any]]:
 def _check_trace(trace: Any) -> None:
     """Refuse what has no density over all data and a flat vector of real unknowns."""
     sites = [(n, s) for n, s in trace.nodes.items() if s["type"] == "sample"]
-    depth = max((-f.dim for _, s in sites for f in s["cond_indep_stack"] if f.vectorized), default=0)
+    depth = max(
+        (-f.dim for _, s in sites for f in s["cond_indep_stack"] if f.vectorized), default=0
+    )
     for name, site in sites:
         if site_is_subsample(site):
             size, drawn = site["fn"].size, len(site["value"])
