@@ -37,7 +37,7 @@ class Tuning(NamedTuple):
         centre: that the dual averaging shrinks towards.
         average: of the logarithms of the step sizes so far.
         excess: running mean of target minus acceptance.
-        count: trajectories since the last restart.
+        trials: trajectories since the last restart.
         log_length: logarithm of ``T``.
         first, second: Adam's moments for ``log_length``.
         moves: of ``log_length`` so far.
@@ -54,7 +54,7 @@ class Tuning(NamedTuple):
     centre: float
     average: float
     excess: float = 0.0
-    count: float = 0.0
+    trials: float = 0.0
     log_length: float = math.log(math.pi / 2)
     first: float = 0.0
     second: float = 0.0
@@ -79,18 +79,18 @@ class Tuning(NamedTuple):
 
     def accept(self, rate: float, *, target: float) -> Tuning:
         """After a trajectory with this acceptance rate."""
-        count = self.count + 1
-        weight = 1 / (count + _DELAY)
+        trials = self.trials + 1
+        weight = 1 / (trials + _DELAY)
         excess = (1 - weight) * self.excess + weight * (target - rate)
-        log_step = self.centre - math.sqrt(count) / _SHRINKAGE * excess
-        share = count**-_FORGETTING
+        log_step = self.centre - math.sqrt(trials) / _SHRINKAGE * excess
+        share = trials**-_FORGETTING
         average = share * log_step + (1 - share) * self.average
-        return self._replace(log_step=log_step, average=average, excess=excess, count=count)
+        return self._replace(log_step=log_step, average=average, excess=excess, trials=trials)
 
     def restart(self) -> Tuning:
         """The dual averaging anew from the average; after a change of the metric."""
         # twice the average: too large steps are corrected faster than too small ones
-        return self.settle()._replace(centre=self.average + math.log(2), excess=0.0, count=0.0)
+        return self.settle()._replace(centre=self.average + math.log(2), excess=0.0, trials=0.0)
 
     def settle(self) -> Tuning:
         """The step size at its average; what the draws are made with."""

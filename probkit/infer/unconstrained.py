@@ -6,6 +6,7 @@ is met, so that a support may depend on other unknowns.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
@@ -139,9 +140,6 @@ def _unknown_sites(trace: Any) -> list[tuple[str, Any]]:
 def _check_trace(trace: Any) -> None:
     """Refuse what has no density over all data and a flat vector of real unknowns."""
     sites = [(n, s) for n, s in trace.nodes.items() if s["type"] == "sample"]
-    depth = max(
-        (-f.dim for _, s in sites for f in s["cond_indep_stack"] if f.vectorized), default=0
-    )
     for name, site in sites:
         if site_is_subsample(site):
             size, drawn = site["fn"].size, len(site["value"])
@@ -157,7 +155,7 @@ def _check_trace(trace: Any) -> None:
             continue
         site["log_prob"] = site["fn"].log_prob(site["value"], *site["args"], **site["kwargs"])
         try:
-            check_site_shape(site, depth)
+            check_site_shape(site, math.inf)
         except ValueError as error:
             raise ShapeError(
                 message(
