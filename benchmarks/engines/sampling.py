@@ -1,9 +1,9 @@
 """E3: effective samples of HMC, of Pyro's NUTS and of NumPyro's compiled NUTS loop.
 
-CPU seconds of one thread, one chain for the peers. Effective samples are the smallest bulk ESS over
-all unknowns. "Sampling phase" leaves out tracing, compiling and warm-up; "as called" counts all of
-it, for 1000 effective samples, with a compile cache that starts empty. Where a peer's run had fewer,
-its sampling phase is extended in proportion, to its advantage: no second warm-up is charged.
+CPU seconds of one thread, one chain for the peers. Effective samples are the smallest bulk ESS
+over all unknowns. "Sampling phase" leaves out tracing, compiling and warm-up; "as called" counts
+all of it, for 1000 effective samples, with a compile cache that starts empty. Where a run had
+fewer, its sampling phase is extended in proportion; no second warm-up is charged.
 """
 
 from __future__ import annotations
@@ -17,7 +17,6 @@ from typing import Any
 
 import numpy as np
 import pyro
-import torch
 from numpy.typing import NDArray
 
 from benchmarks.engines.models import CASES, Case

@@ -168,8 +168,8 @@ def flat_potential(
 def _check(potential: Potential, model: UnconstrainedModel, generator: torch.Generator) -> None:
     """Compare the batched graph with two plain runs of the model at each of a few points."""
     points = potential._uniform(_NUM_CHECKS, generator)
-    values, _ = potential.value_and_gradient(points)
-    for point, value in zip(points, values, strict=True):
+    totals = []
+    for point in points:
         runs = [_plain(model, point) for _ in range(2)]
         for name, term in runs[0].items():
             if not _close(term, runs[1].get(name, math.nan)):
@@ -182,7 +182,9 @@ def _check(potential: Potential, model: UnconstrainedModel, generator: torch.Gen
                         remedy="make every random number of the model a site",
                     )
                 )
-        total = sum(runs[0].values())
+        totals.append(sum(runs[0].values()))
+    values, _ = potential.value_and_gradient(points)
+    for total, value in zip(totals, values, strict=True):
         if not _close(total, float(value)):
             raise Unflattenable(
                 f"the graph gives {float(value):.6g} where a plain run gives {total:.6g}: "
