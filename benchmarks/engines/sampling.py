@@ -110,7 +110,7 @@ def _pyro(case: Case, num_samples: int) -> _Run:
         mcmc.run(*case.data)
     end = time.process_time()
     draws = {k: v.numpy() for k, v in mcmc.get_samples(group_by_chain=True).items()}
-    divergent = sum(len(v) for v in kernel.diagnostics()["divergences"])
+    divergent = sum(len(v) for v in mcmc.diagnostics()["divergences"].values())
     return _Run(draws, end - start, end - clock["warm"], divergent)
 
 
