@@ -6,6 +6,7 @@ from probkit.infer.cavi import CAVI, CVI
 from probkit.infer.data_parallel import DataParallelSVI
 from probkit.infer.fitting import fit
 from probkit.infer.gibbs import Gibbs
+from probkit.infer.hmc import HMC
 from probkit.infer.nuts import NUTS
 from probkit.infer.posterior import DrawsPosterior
 from probkit.infer.protocols import GibbsModel, PosteriorLike, StepInfo, Sweep
@@ -19,6 +20,7 @@ from probkit.infer.sweeps import Outcome, fit_many, grid
 __all__ = [
     "CAVI",
     "CVI",
+    "HMC",
     "NUTS",
     "SVI",
     "DataParallelSVI",
