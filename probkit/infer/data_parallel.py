@@ -160,6 +160,7 @@ class _ShardedElboProgram(ElboProgram):
         self._mine = slice(first, self._batch_size * (ranks.rank + 1) // ranks.size)
         self._rows = self._mine.stop - first
         self.model = ScaleObserved(self._length / self._rows)(model)
+        self._fixed = self._arguments.rows(torch.arange(self._batch_size)[self._mine])
         self._num_values = 0
 
     def initialize(self, generator: torch.Generator) -> State:
@@ -181,7 +182,7 @@ class _ShardedElboProgram(ElboProgram):
     def batch(self, generator: torch.Generator | None = None) -> ModelArguments:
         """This rank's rows of the batch; the draw of the batch is the same on all ranks."""
         if generator is None or not self.whole._batch_size:  # the first rows, or all: no draw
-            return self._arguments.rows(torch.arange(self._batch_size)[self._mine])
+            return self._fixed
         order = torch.randperm(self._length, generator=generator)
         return self._arguments.rows(order[: self._batch_size][self._mine])
 
