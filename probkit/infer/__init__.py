@@ -5,6 +5,7 @@ from __future__ import annotations
 from probkit.infer.cavi import CAVI, CVI
 from probkit.infer.fitting import fit
 from probkit.infer.gibbs import Gibbs
+from probkit.infer.hmc import HMC
 from probkit.infer.nuts import NUTS
 from probkit.infer.posterior import DrawsPosterior
 from probkit.infer.protocols import GibbsModel, PosteriorLike, StepInfo, Sweep
@@ -16,6 +17,7 @@ from probkit.infer.svi import SVI
 __all__ = [
     "CAVI",
     "CVI",
+    "HMC",
     "NUTS",
     "SVI",
     "DrawsPosterior",

@@ -10,6 +10,7 @@ from probkit.errors import ConfigurationError, message
 from probkit.infer.callbacks import Callback
 from probkit.infer.cavi import CAVI
 from probkit.infer.gibbs import Gibbs
+from probkit.infer.hmc import HMC
 from probkit.infer.nuts import NUTS
 from probkit.infer.protocols import GibbsModel, Sweep
 from probkit.infer.result import FitResult
@@ -18,7 +19,7 @@ from probkit.random import Seed
 
 __all__ = ["fit"]
 
-Engine = CAVI | Gibbs | SVI | NUTS
+Engine = CAVI | Gibbs | SVI | HMC | NUTS
 
 
 def fit(
@@ -73,7 +74,7 @@ def fit(
         "progress": progress,
         "callbacks": callbacks,
     }
-    if isinstance(chosen, SVI | NUTS):
+    if isinstance(chosen, SVI | HMC | NUTS):
         _require(callable(model), model, chosen, "a callable Pyro model")
         return chosen.fit(model, data, **common)
     if data is not None:
@@ -95,7 +96,7 @@ def fit(
 
 def _choose(model: Any, engine: Engine | str) -> tuple[Engine, str]:
     """The engine and why it was taken."""
-    if isinstance(engine, CAVI | Gibbs | SVI | NUTS):
+    if isinstance(engine, CAVI | Gibbs | SVI | HMC | NUTS):
         return engine, "asked for"
     if engine != "auto":
         raise ConfigurationError(
@@ -103,7 +104,7 @@ def _choose(model: Any, engine: Engine | str) -> tuple[Engine, str]:
                 "An engine must be an engine object",
                 where="engine",
                 got=repr(engine),
-                expected='"auto", CAVI(...), CVI(...), Gibbs(...), SVI(...) or NUTS(...)',
+                expected='"auto", CAVI(...), CVI(...), Gibbs(...), SVI(...), HMC(...) or NUTS(...)',
             )
         )
     if isinstance(model, Sweep):

@@ -50,8 +50,10 @@ _TEXTS = {
         "try other starting values or a smaller step size; look at the history",
     ),
     Status.NOT_MIXED: (
-        "All draws were made, but the chains do not agree (r_hat above 1.05, or unknown).",
-        "draw more samples or warm up longer; look at diagnostics['r_hat'] for the sites concerned",
+        "All draws were made, but the chains do not agree (r_hat above 1.05, or unknown), or "
+        "divergences or energies show that they missed a part of the posterior.",
+        "draw more samples or warm up longer; look at diagnostics['r_hat'] for the sites "
+        "concerned, and reparametrise where transitions diverge",
     ),
     Status.NON_FINITE: (
         "The objective became NaN or infinite; the last finite state was kept.",

@@ -14,7 +14,7 @@ import torch
 
 import probkit
 from probkit.errors import ConfigurationError
-from probkit.infer import CAVI, NUTS, SVI, Gibbs, Status
+from probkit.infer import CAVI, HMC, NUTS, SVI, Gibbs, Status
 from probkit.infer.callbacks import Callback
 from tests import toy_models
 from tests.toy_models import ModuleGuide, NormalGibbs, Walk, function_guide, normal_mean
@@ -40,6 +40,12 @@ CASES = {
         45,
     ),
     "nuts": (NUTS(num_samples=20, num_warmup=15, num_chains=3), lambda: normal_mean, Y, 1),
+    "hmc": (
+        HMC(num_samples=60, num_warmup=40, num_chains=3, compile="off"),
+        lambda: normal_mean,
+        Y,
+        3,
+    ),
 }
 
 
@@ -107,6 +113,10 @@ LONGER = {
         Gibbs(num_samples=12, num_warmup=9, thinning=2),
         {"num_samples": 30},
     ),
+    "hmc": (
+        HMC(num_samples=30, num_warmup=40, num_chains=3, compile="off"),
+        {"num_samples": 60},
+    ),
     "nuts": (NUTS(num_samples=20, num_warmup=15, num_chains=1), {"num_chains": 3}),
 }
 
@@ -135,7 +145,7 @@ def test_seed_decides_and_global_generators_are_left_alone(name):
     assert any(not torch.equal(other.posterior.draws[k], v) for k, v in one.posterior.draws.items())
 
 
-@pytest.mark.parametrize("name", ["svi", "svi_function_guide", "nuts"])
+@pytest.mark.parametrize("name", ["svi", "svi_function_guide", "nuts", "hmc"])
 def test_parameters_of_the_user_survive(name):
     engine, make, data, _ = CASES[name]
     mine = pyro.param("loc", torch.tensor([7.0]))

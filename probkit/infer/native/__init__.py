@@ -1,0 +1,1 @@
+"""Native code for loss and gradient of a Pyro model: graph, C++ source, shared library."""

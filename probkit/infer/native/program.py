@@ -1,0 +1,99 @@
+"""The native form of ``(loss, gradient) = f(parameters, *data)``."""
+
+from __future__ import annotations
+
+import ctypes
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from probkit.infer.native.build import library, resource
+from probkit.infer.native.expressions import c_type
+from probkit.infer.native.graph import Graph, trace
+from probkit.infer.native.lowering import Lowering, Unsupported
+from probkit.infer.native.values import Number, Value, View
+
+__all__ = ["NativeFunction"]
+
+
+class NativeFunction:
+    """Loss and gradient as a C++ function inside a driver (an optimiser, a sampler).
+
+    Args:
+        function: ``function(parameters, *data)`` returns a scalar loss and its gradient.
+        parameters: example of the flat parameter vector.
+        data: tensors; their values are fixed from here on.
+        driver: name of the C++ file that calls ``evaluate``.
+
+    Raises:
+        Unsupported: no native form, for the reason in the message.
+    """
+
+    def __init__(
+        self,
+        function: Callable[..., Any],
+        parameters: Tensor,
+        data: Sequence[Tensor],
+        driver: str,
+    ) -> None:
+        if parameters.device.type != "cpu":
+            raise Unsupported(f"tensors on {parameters.device}")
+        graph = trace(function, parameters, data)
+        self.source, self.workspace_size = _write(graph, parameters, driver)
+        self.size, self.dtype = parameters.numel(), parameters.dtype
+        self._inputs = list(graph.inputs.values())
+        self.library = library(self.source)
+        self.workspace = torch.empty(self.workspace_size + 64, dtype=torch.uint8)
+        addresses = [x.data_ptr() for x in self._inputs]
+        self.inputs = (ctypes.c_void_p * max(len(addresses), 1))(*addresses)
+
+    def workspace_pointer(self) -> ctypes.c_void_p:
+        """Address of the workspace, aligned to a cache line."""
+        address = self.workspace.data_ptr()
+        return ctypes.c_void_p(-(-address // 64) * 64)
+
+
+def _write(graph: Graph, parameters: Tensor, driver: str) -> tuple[str, int]:
+    """The whole source, and the size of its workspace in bytes."""
+    code = Lowering()
+    real = c_type(parameters.dtype)
+    if real is None:
+        raise Unsupported(f"parameters of {parameters.dtype}")
+    given: dict[str, Value] = {
+        graph.parameters: View("theta", tuple(parameters.shape), parameters.dtype, (1,))
+    }
+    for k, (name, value) in enumerate(graph.inputs.items()):
+        kind = c_type(value.dtype)
+        if kind is None:
+            raise Unsupported(f"tensors of {value.dtype}")
+        pointer = f"x{k}"
+        code.lines.append(
+            f"const {kind}* const __restrict {pointer} = (const {kind}*)inputs[{k}];"
+        )
+        given[name] = View(pointer, tuple(value.shape), value.dtype, tuple(value.stride()))
+    loss, gradient = code.run(graph.graph, given)
+    total = gradient.name if isinstance(gradient, Number) else code.dense(gradient).name
+    value = code.number(loss)
+    entry = total if isinstance(gradient, Number) else f"{total}[i]"
+    body = "\n  ".join(code.lines)
+    prepare = "\n  ".join(code.prepare)
+    place = code.workspace
+    size = parameters.numel()
+    source = "\n".join(
+        [
+            resource("runtime.cpp"),
+            f"typedef {real} REAL;",
+            f"static const int64_t SIZE = {size}, GRADIENT = {place};",
+            f"static void prepare(byte* workspace) {{\n  {prepare}\n}}",
+            "static int64_t evaluate(const REAL* __restrict theta, const void* const* inputs,",
+            "    Random& random, byte* workspace, double* loss, REAL* __restrict gradient) {",
+            f"  {body}",
+            f"  *loss = {value};",
+            f"  for (int64_t i = 0; i < SIZE; ++i) gradient[i] = {entry};",
+            "  return 0;\n}",
+            resource(driver),
+        ]
+    )
+    return source, place + parameters.dtype.itemsize * size + 64

@@ -1,0 +1,173 @@
+#include <cstdint>
+#include <cstring>
+#include <cmath>
+
+typedef uint8_t byte;
+
+#if defined(__x86_64__) && defined(__GLIBC__) && defined(__GNUC__) && !defined(__clang__)
+// glibc's vector versions, called from loops that the compiler vectorises
+#pragma omp declare simd notinbranch
+extern "C" double exp(double) noexcept;
+#pragma omp declare simd notinbranch
+extern "C" double log(double) noexcept;
+#pragma omp declare simd notinbranch
+extern "C" double sin(double) noexcept;
+#pragma omp declare simd notinbranch
+extern "C" double cos(double) noexcept;
+#pragma omp declare simd notinbranch
+extern "C" double pow(double, double) noexcept;
+#endif
+
+#define UNARY(name) \
+  static inline double p_##name(double x) { return name(x); } \
+  static inline float p_##name(float x) { return name##f(x); }
+UNARY(exp) UNARY(expm1) UNARY(log) UNARY(log1p) UNARY(sqrt) UNARY(sin) UNARY(cos) UNARY(tan)
+UNARY(tanh) UNARY(sinh) UNARY(cosh) UNARY(asin) UNARY(acos) UNARY(atan) UNARY(erf) UNARY(erfc)
+UNARY(lgamma) UNARY(floor) UNARY(ceil) UNARY(log2) UNARY(log10) UNARY(exp2) UNARY(trunc)
+#undef UNARY
+static inline double p_round(double x) { return nearbyint(x); }
+static inline double p_abs(double x) { return fabs(x); }
+static inline double p_sign(double x) { return x > 0 ? 1.0 : (x < 0 ? -1.0 : x); }
+static inline double p_pow(double x, double y) { return pow(x, y); }
+static inline double p_atan2(double y, double x) { return atan2(y, x); }
+template <class T> static inline T square(T x) { return x * x; }
+static inline double p_sigmoid(double x) {
+  const double e = exp(-fabs(x));
+  return (x >= 0 ? 1.0 : e) / (1.0 + e);
+}
+template <class A, class B> static inline double at_least(A x, B low) { return x < low ? low : x; }
+template <class A, class B> static inline double at_most(A x, B high) { return x > high ? high : x; }
+
+// recurrence up to 10, then the asymptotic series; reflection below zero
+static inline double p_digamma(double x) {
+  double total = 0;
+  if (x <= 0) {
+    if (floor(x) == x) return NAN;
+    total = -M_PI / tan(M_PI * x);
+    x = 1 - x;
+  }
+  while (x < 10) { total -= 1 / x; x += 1; }
+  const double s = 1 / (x * x);
+  return total + log(x) - 0.5 / x - s * (1. / 12 - s * (1. / 120 - s * (1. / 252 - s * (1. / 240
+      - s * (1. / 132 - s * (691. / 32760 - s / 12))))));
+}
+
+// xoshiro256++ (Blackman and Vigna 2019), seeded by splitmix64; polar method for normals
+struct Random {
+  uint64_t s[4];
+  double spare;
+  bool has_spare;
+  explicit Random(uint64_t seed) : spare(0), has_spare(false) {
+    for (int i = 0; i < 4; ++i) {
+      uint64_t z = (seed += 0x9e3779b97f4a7c15ull);
+      z = (z ^ (z >> 30)) * 0xbf58476d1ce4e5b9ull;
+      z = (z ^ (z >> 27)) * 0x94d049bb133111ebull;
+      s[i] = z ^ (z >> 31);
+    }
+  }
+  uint64_t next() {
+    const uint64_t sum = s[0] + s[3];
+    const uint64_t result = ((sum << 23) | (sum >> 41)) + s[0];
+    const uint64_t t = s[1] << 17;
+    s[2] ^= s[0]; s[3] ^= s[1]; s[1] ^= s[2]; s[0] ^= s[3]; s[2] ^= t;
+    s[3] = (s[3] << 45) | (s[3] >> 19);
+    return result;
+  }
+  double uniform() { return ((next() >> 11) + 0.5) * 0x1.0p-53; }
+  uint64_t below(uint64_t n) { return (uint64_t)(((__uint128_t)next() * n) >> 64); }
+  double normal() {
+    if (has_spare) { has_spare = false; return spare; }
+    double x, y, r;
+    do { x = 2 * uniform() - 1; y = 2 * uniform() - 1; r = x * x + y * y; } while (r >= 1 || r == 0);
+    const double scale = std::sqrt(-2 * std::log(r) / r);
+    spare = y * scale;
+    has_spare = true;
+    return x * scale;
+  }
+  // the first m entries of a random permutation of 0..n-1, kept in `order` between calls
+  void choose(int64_t* order, int64_t n, int64_t m) {
+    for (int64_t i = 0; i < m; ++i) {
+      const int64_t j = i + (int64_t)below((uint64_t)(n - i));
+      const int64_t kept = order[i]; order[i] = order[j]; order[j] = kept;
+    }
+  }
+};
+
+static inline int64_t wrap(int64_t i, int64_t n) { return i < 0 ? i + n : i; }
+
+// C (n x p) = A (n x m) B (m x p); strides of the inputs are free, C is contiguous
+template <class T>
+static void multiply(const T* __restrict a, int64_t a0, int64_t a1, const T* __restrict b, int64_t b0,
+                     int64_t b1, T* __restrict c, int64_t n, int64_t m, int64_t p) {
+  if (b1 == 1 && p > 1) {
+    for (int64_t i = 0; i < n; ++i) {
+      T* __restrict row = c + i * p;
+      for (int64_t j = 0; j < p; ++j) row[j] = 0;
+      for (int64_t k = 0; k < m; ++k) {
+        const T scale = a[i * a0 + k * a1];
+        const T* __restrict other = b + k * b0;
+        for (int64_t j = 0; j < p; ++j) row[j] += scale * other[j];
+      }
+    }
+  } else if (a1 == 1 && b0 == 1) {
+    for (int64_t i = 0; i < n; ++i)
+      for (int64_t j = 0; j < p; ++j) {
+        T total = 0;
+        for (int64_t k = 0; k < m; ++k) total += a[i * a0 + k] * b[k + j * b1];
+        c[i * p + j] = total;
+      }
+  } else if (a0 == 1 && p == 1) {
+    for (int64_t i = 0; i < n; ++i) c[i] = 0;
+    for (int64_t k = 0; k < m; ++k) {
+      const T scale = b[k * b0];
+      for (int64_t i = 0; i < n; ++i) c[i] += scale * a[i + k * a1];
+    }
+  } else {
+    for (int64_t i = 0; i < n; ++i)
+      for (int64_t j = 0; j < p; ++j) {
+        T total = 0;
+        for (int64_t k = 0; k < m; ++k) total += a[i * a0 + k * a1] * b[k * b0 + j * b1];
+        c[i * p + j] = total;
+      }
+  }
+}
+
+// lower factor, row by row; returns 0, or the order of the first minor that is not positive
+template <class T>
+static int32_t cholesky(const T* a, int64_t a0, int64_t a1, T* __restrict l, int64_t n) {
+  for (int64_t i = 0; i < n; ++i) {
+    T* __restrict row = l + i * n;
+    for (int64_t j = 0; j <= i; ++j) {
+      const T* __restrict other = l + j * n;
+      T total = a[i * a0 + j * a1];
+      T inner = 0;
+      for (int64_t k = 0; k < j; ++k) inner += row[k] * other[k];
+      total -= inner;
+      if (j < i) row[j] = total / other[j];
+      else if (total > 0) row[j] = std::sqrt(total);
+      else { for (int64_t k = i * n; k < n * n; ++k) l[k] = NAN; return (int32_t)(i + 1); }
+    }
+    for (int64_t j = i + 1; j < n; ++j) row[j] = 0;
+  }
+  return 0;
+}
+
+// X (n x p, contiguous) with A X = B, A triangular (n x n)
+template <class T>
+static void solve_triangular(const T* __restrict a, int64_t a0, int64_t a1, const T* b, int64_t b0,
+                             int64_t b1, T* __restrict x, int64_t n, int64_t p, bool upper, bool unit) {
+  for (int64_t step = 0; step < n; ++step) {
+    const int64_t i = upper ? n - 1 - step : step;
+    T* __restrict row = x + i * p;
+    for (int64_t j = 0; j < p; ++j) row[j] = b[i * b0 + j * b1];
+    const int64_t first = upper ? i + 1 : 0, last = upper ? n : i;
+    for (int64_t k = first; k < last; ++k) {
+      const T scale = a[i * a0 + k * a1];
+      const T* __restrict other = x + k * p;
+      for (int64_t j = 0; j < p; ++j) row[j] -= scale * other[j];
+    }
+    if (unit) continue;
+    const T inverse = 1 / a[i * a0 + i * a1];
+    for (int64_t j = 0; j < p; ++j) row[j] *= inverse;
+  }
+}

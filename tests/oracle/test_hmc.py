@@ -1,0 +1,162 @@
+"""Many-chain HMC against closed forms, itself run eagerly, and models it must not trust."""
+
+from __future__ import annotations
+
+import pyro
+import pyro.distributions as dist
+import pytest
+import torch
+
+from probkit.errors import ConfigurationError, ShapeError
+from probkit.infer import HMC, Status
+from probkit.infer.native.lowering import Unsupported
+from probkit.infer.potential import flat_potential
+from probkit.infer.pyro_data import ModelArguments
+from probkit.infer.trajectories import Chains, NativeTrajectories, Noise, eager_trajectories
+from tests import toy_models
+
+Y = toy_models.normal_data()
+EAGER = HMC(num_samples=60, num_warmup=60, num_chains=8, compile="off")
+
+
+def scales(y):
+    """A positive and a bounded unknown, a deterministic site and a factor."""
+    zero = torch.zeros((), dtype=y.dtype)
+    scale = pyro.sample("scale", dist.Gamma(zero + 2.0, 1.0))
+    upper = pyro.sample("upper", dist.Uniform(zero, scale))
+    pyro.deterministic("ratio", upper / scale)
+    with pyro.plate("rows", len(y)):
+        pyro.sample("y", dist.Normal(upper, scale), obs=y)
+
+
+def funnel():
+    zero = torch.zeros((), dtype=torch.float64)
+    v = pyro.sample("v", dist.Normal(zero, 3.0))
+    pyro.sample("x", dist.Normal(torch.zeros(9).double(), (v / 2).exp()).to_event(1))
+
+
+def branching(y):
+    mean = pyro.sample("mean", dist.Normal(torch.zeros((), dtype=y.dtype), 2.0))
+    sd = 1.0 if mean > 0 else 2.0
+    with pyro.plate("data", len(y)):
+        pyro.sample("y", dist.Normal(mean, sd), obs=y)
+
+
+def potential_of(model, *data):
+    return flat_potential(model, ModelArguments.of(data), torch.Generator().manual_seed(0))
+
+
+def start_and_noise(potential, count):
+    generator = torch.Generator().manual_seed(1)
+    position = potential.initial(3, generator)
+    momenta = torch.randn(count, 3, potential.size, generator=generator, dtype=torch.float64)
+    uniforms = torch.full((count, 3), -1e3, dtype=torch.float64)
+    return Chains(position, *potential.value_and_gradient(position)), Noise(momenta, uniforms)
+
+
+def test_potential_is_the_log_joint_with_its_determinants():
+    potential = potential_of(scales, Y)
+    z = torch.tensor([[0.3, -0.4]], dtype=torch.float64)
+    value, gradient = potential.value_and_gradient(z)
+    scale, share = z[0, 0].exp(), torch.sigmoid(z[0, 1])
+    expected = dist.Gamma(torch.tensor(2.0).double(), 1.0).log_prob(scale) + scale.log()
+    expected = expected - scale.log() + (scale * share * (1 - share)).log()
+    expected = expected + dist.Normal(scale * share, scale).log_prob(Y).sum()
+    assert float(value) == pytest.approx(-float(expected), rel=1e-12)
+    shift = torch.tensor([[1e-5, 0.0], [0.0, 1e-5]], dtype=torch.float64)
+    up, _ = potential.value_and_gradient(z + shift)
+    down, _ = potential.value_and_gradient(z - shift)
+    torch.testing.assert_close(gradient[0], (up - down) / 2e-5, rtol=1e-6, atol=1e-6)
+    sites = potential.constrain(z)
+    torch.testing.assert_close(sites["ratio"], share[None])
+
+
+def test_trajectories_are_reversible_and_conserve_energy_to_second_order():
+    potential = potential_of(scales, Y)
+    chains, noise = start_and_noise(potential, 1)
+    run, factor = eager_trajectories(potential), torch.ones(2, dtype=torch.float64)
+    chains = chains._replace(position=0.1 * chains.position)
+    chains = Chains(chains.position, *potential.value_and_gradient(chains.position))
+    there = run(chains, 1e-3, factor, [20], noise)
+    back = run(there.chains, 1e-3, factor, [20], noise._replace(momenta=-there.ends))
+    torch.testing.assert_close(back.chains.position, chains.position, rtol=1e-9, atol=1e-9)
+    half = run(chains, 5e-4, factor, [40], noise)
+    order = (there.errors / half.errors).abs().log2()
+    assert ((order > 1.8) & (order < 2.2)).all()
+
+
+@pytest.mark.parametrize("dense", [False, True])
+def test_native_trajectories_equal_eager_ones(dense):
+    potential = potential_of(scales, Y)
+    chains, noise = start_and_noise(potential, 3)
+    factor = torch.tensor([0.5, 0.7], dtype=torch.float64)
+    if dense:
+        factor = torch.tensor([[0.5, 0.0], [0.2, 0.7]], dtype=torch.float64)
+    expected = eager_trajectories(potential)(chains, 0.02, factor, [2, 5, 3], noise)
+    try:
+        native = NativeTrajectories(potential)
+    except Unsupported as error:
+        # without a compiler the engine must say so and go on eagerly
+        result = HMC(num_samples=5, num_warmup=5, compile="on").fit(scales, Y)
+        assert str(error) in result.provenance["compiled"]
+        return
+    found = native(chains, 0.02, factor, [2, 5, 3], noise)
+    for one, other in zip(found[1:], expected[1:], strict=True):
+        torch.testing.assert_close(one, other, rtol=1e-9, atol=1e-9)
+
+
+@pytest.mark.parametrize("dense", [False, True])
+def test_conjugate_posterior(dense):
+    engine = HMC(num_samples=150, num_warmup=100, num_chains=8, dense_mass=dense, compile="off")
+    result = engine.fit(toy_models.normal_mean, Y, seed=0)
+    mean, sd, _ = toy_models.normal_mean_answer(Y)
+    assert result.status is Status.CONVERGED
+    error = sd / result.diagnostics["min_ess_bulk"] ** 0.5
+    assert abs(float(result.posterior.mean()["mean"]) - mean) < 4 * error
+    assert float(result.posterior.sd()["mean"]) == pytest.approx(sd, rel=0.1)
+
+
+def test_funnel_is_flagged():
+    result = EAGER.fit(funnel, seed=0)
+    assert result.status is Status.NOT_MIXED
+    assert result.detail and result.status.remedy
+
+
+def test_what_cannot_be_traced_goes_to_nuts_and_says_why():
+    engine = HMC(num_samples=10, num_warmup=10, num_chains=1)
+    result = engine.fit(branching, Y, seed=0)
+    assert result.provenance["engine"] == "NUTS"
+    assert "because the model has no graph" in result.provenance["reason"]
+
+
+def test_faulty_models_are_named():
+    def subsampled(y):
+        mean = pyro.sample("mean", dist.Normal(torch.zeros((), dtype=y.dtype), 2.0))
+        with pyro.plate("rows", len(y), subsample_size=3) as rows:
+            pyro.sample("y", dist.Normal(mean, 1.0), obs=y[rows])
+
+    def no_plate(y):
+        pyro.sample("mean", dist.Normal(torch.zeros(len(y), dtype=y.dtype), 2.0))
+
+    def unrecorded(y):
+        mean = pyro.sample("mean", dist.Normal(torch.zeros((), dtype=y.dtype), 2.0))
+        noise = torch.rand((), dtype=y.dtype)
+        pyro.sample("y", dist.Normal(mean + noise, 1.0).expand([len(y)]).to_event(1), obs=y)
+
+    with pytest.raises(ConfigurationError, match="plate 'rows'"):
+        EAGER.fit(subsampled, Y)
+    with pytest.raises(ShapeError, match="site 'mean'"):
+        EAGER.fit(no_plate, Y)
+    with pytest.raises(ConfigurationError, match="site 'y'"):
+        EAGER.fit(unrecorded, Y)
+
+
+def test_short_compiled_and_eager_fits_agree():
+    means = {}
+    for choice in ("on", "off"):
+        engine = HMC(num_samples=150, num_warmup=100, num_chains=8, compile=choice)
+        result = engine.fit(toy_models.normal_mean, Y, seed=2)
+        sd = result.posterior.sd()["mean"] / result.diagnostics["min_ess_bulk"] ** 0.5
+        means[choice] = (float(result.posterior.mean()["mean"]), float(sd))
+    gap = abs(means["on"][0] - means["off"][0])
+    assert gap < 4 * (means["on"][1] ** 2 + means["off"][1] ** 2) ** 0.5
