@@ -11,6 +11,7 @@ __all__ = [
     "ConfigurationError",
     "DataError",
     "DependencyError",
+    "DistributedError",
     "DtypeError",
     "ExtrapolationWarning",
     "FitWarning",
@@ -51,6 +52,10 @@ class DependencyError(ProbkitError, ImportError):
 
 class CheckpointError(ProbkitError):
     """A saved result or checkpoint cannot be read, or belongs to another fit."""
+
+
+class DistributedError(ProbkitError, RuntimeError):
+    """A process of a joint computation is gone, does not answer, or computes something else."""
 
 
 class NumericalError(ProbkitError, ArithmeticError):

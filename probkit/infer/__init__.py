@@ -3,16 +3,19 @@
 from __future__ import annotations
 
 from probkit.infer.cavi import CAVI, CVI
+from probkit.infer.data_parallel import DataParallelSVI
 from probkit.infer.fitting import fit
 from probkit.infer.gibbs import Gibbs
 from probkit.infer.hmc import HMC
 from probkit.infer.nuts import NUTS
 from probkit.infer.posterior import DrawsPosterior
 from probkit.infer.protocols import GibbsModel, PosteriorLike, StepInfo, Sweep
+from probkit.infer.ranks import Ranks, process_group
 from probkit.infer.result import FitResult
 from probkit.infer.seeding import param_scope, pyro_seed
 from probkit.infer.status import Status
 from probkit.infer.svi import SVI
+from probkit.infer.sweeps import Outcome, fit_many, grid
 
 __all__ = [
     "CAVI",
@@ -20,15 +23,21 @@ __all__ = [
     "HMC",
     "NUTS",
     "SVI",
+    "DataParallelSVI",
     "DrawsPosterior",
     "FitResult",
     "Gibbs",
     "GibbsModel",
+    "Outcome",
     "PosteriorLike",
+    "Ranks",
     "Status",
     "StepInfo",
     "Sweep",
     "fit",
+    "fit_many",
+    "grid",
     "param_scope",
+    "process_group",
     "pyro_seed",
 ]

@@ -33,7 +33,7 @@ class Progress:
         self._bar = tqdm(total=max_steps, initial=step, desc=self.description, leave=True)
 
     def step(self, step: int, state: State, info: StepInfo) -> None:
-        self._bar.update(1)
+        self._bar.update(max(len(info.objectives), 1))
         text = f"objective {info.objective:.6g}"
         self._bar.set_postfix_str(f"{info.message} {text}".strip(), refresh=False)
 

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
+import time
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import pyro
@@ -12,13 +13,17 @@ from pyro import poutine
 from pyro.poutine.util import site_is_subsample
 from torch import Tensor
 
-from probkit.errors import ConfigurationError, message
+from probkit.errors import ConfigurationError, NotPositiveDefiniteError, message
+from probkit.infer.compiled_elbo import CompiledElbo
+from probkit.infer.native.lowering import Unsupported
 from probkit.infer.protocols import State, StepInfo
 from probkit.infer.pyro_data import ModelArguments, ScaleObserved
 from probkit.infer.seeding import pyro_seed
 
 __all__ = ["ElboProgram"]
 
+_BUILD_SECONDS = 2.0
+"""eager CPU seconds that a build (half a second to two) must save to be worth it"""
 _FIRST_DECAY, _SECOND_DECAY, _EPSILON = 0.9, 0.999, 1e-8
 
 
@@ -32,6 +37,9 @@ class ElboProgram:
         batch_size: rows of a minibatch; None for all data in every step.
         window: steps over which the objective is averaged to find the best parameters.
         learning_rate: by the number of the step.
+        steps: how many steps there will be at most.
+        compile: "on", "off", or "auto": whether steps run in native code; ``route`` says what was
+            done and why.
 
     The state holds, for every parameter in Pyro's store, ``param.NAME`` (unconstrained),
     ``first.NAME`` and ``second.NAME`` (Adam's moments) and ``best.NAME``; further the objectives
@@ -48,8 +56,13 @@ class ElboProgram:
         batch_size: int | None,
         window: int,
         learning_rate: Callable[[int], float],
+        steps: int,
+        compile: str = "off",
     ) -> None:
         self.guide = guide
+        self._user_model, self._steps, self._compile = model, steps, compile
+        self._compiled: CompiledElbo | None = None
+        self.route = {"compiled": False, "reason": 'compile="off"'}
         self._arguments, self._elbo = arguments, elbo
         self._window, self._learning_rate = window, learning_rate
         self._length = self._batch_size = 0
@@ -67,6 +80,9 @@ class ElboProgram:
             if self._batch_size:
                 self._refuse_local_unknowns(batch)
             self._elbo.loss(self.model, self.guide, *args, **kwargs)
+            clock = time.process_time()
+            self._elbo.loss(self.model, self.guide, *args, **kwargs)
+            cost = 3.0 * (time.process_time() - clock)
         parameters = _parameters()
         if not parameters:
             raise ConfigurationError(
@@ -76,6 +92,7 @@ class ElboProgram:
                     remedy="declare parameters with pyro.param, or use an autoguide",
                 )
             )
+        self._choose_route(parameters, cost)
         state: State = {
             "window_values": torch.zeros(self._window, dtype=torch.float64),
             "best_mean": torch.tensor(-math.inf, dtype=torch.float64),
@@ -88,24 +105,79 @@ class ElboProgram:
         return state
 
     def step(self, state: State, generator: torch.Generator) -> tuple[State, StepInfo]:
-        """One gradient step; a gradient that is not finite makes the objective NaN."""
+        """One gradient step; a gradient that is not finite makes the objective NaN.
+
+        In native code all steps up to the end of the window are one call.
+        """
+        if self._compiled is not None:
+            return self._block(self._compiled, state, generator)
         args, kwargs = self.batch(generator)
         parameters = _load(state, "param.")
         with pyro_seed(_draw_seed(generator)):
             loss = self._elbo.loss_and_grads(self.model, self.guide, *args, **kwargs)
         _check_names(state)
+        # a parameter that this run did not touch has no gradient
+        gradients = {
+            name: torch.zeros_like(p) if p.grad is None else p.grad
+            for name, p in parameters.items()
+        }
+        total, gradients = self._combine(float(loss), gradients)
         number = int(state["num_steps"]) + 1
         proposal = {"num_steps": torch.tensor(number)}
-        finite = True
-        for name, parameter in parameters.items():
-            # a parameter that this run did not touch has no gradient
-            gradient = parameter.grad
-            gradient = torch.zeros_like(parameter) if gradient is None else gradient
-            finite = finite and bool(torch.isfinite(gradient).all())
+        for name, gradient in gradients.items():
             proposal |= _adam(state, name, gradient, number, self._learning_rate(number - 1))
-        objective = -float(loss) if finite else math.nan
-        proposal |= self._track_best(state, proposal, objective, number)
+        finite = all(bool(torch.isfinite(gradient).all()) for gradient in gradients.values())
+        objective = -total if finite else math.nan
+        proposal |= self._track_best(state, proposal, [objective], number)
         return proposal, StepInfo(objective=objective)
+
+    def _block(
+        self, compiled: CompiledElbo, state: State, generator: torch.Generator
+    ) -> tuple[State, StepInfo]:
+        number = int(state["num_steps"])
+        count = min(self._window - number % self._window, self._steps - number)
+        rates = torch.tensor(
+            [self._learning_rate(number + i) for i in range(count)], dtype=torch.float64
+        )
+        proposal, losses, failed = compiled.block(state, rates, _draw_seed(generator))
+        done = len(losses)
+        if done == 0 and failed:
+            raise NotPositiveDefiniteError(
+                message(
+                    "A matrix that the model factorises is not positive definite",
+                    where=f"step {number}",
+                    remedy="add a larger diagonal, use float64, or a smaller learning_rate",
+                )
+            )
+        if done == 0:
+            return state, StepInfo(objective=math.nan)
+        objectives = (-losses).tolist()
+        proposal["num_steps"] = torch.tensor(number + done)
+        proposal |= self._track_best(state, proposal, objectives, number + done)
+        return proposal, StepInfo(objective=objectives[-1], objectives=objectives)
+
+    def _choose_route(self, parameters: Mapping[str, Tensor], cost: float) -> None:
+        """Build the native form if it is asked for, or pays: ``cost`` is an eager step's CPU s."""
+        if self._compile == "off":
+            return
+        if self._compile == "auto" and cost * self._steps < _BUILD_SECONDS:
+            expected = cost * self._steps
+            self.route["reason"] = f"about {expected:.1f} s of eager steps: not worth a build"
+            return
+        try:
+            clock = time.perf_counter()
+            self._compiled = CompiledElbo(
+                self._user_model,
+                self.guide,
+                self._arguments,
+                self._elbo,
+                batch_size=self._batch_size,
+                parameters=parameters,
+            )
+            seconds = time.perf_counter() - clock
+            self.route = {"compiled": True, "reason": self._compile, "build_seconds": seconds}
+        except Unsupported as error:
+            self.route["reason"] = str(error)
 
     def batch(self, generator: torch.Generator | None = None) -> ModelArguments:
         """All the data, or as many rows as a minibatch has: random ones if a generator is given."""
@@ -131,10 +203,22 @@ class ElboProgram:
         error = float(estimates.std()) / math.sqrt(num_batches)
         return {"elbo": float(estimates.mean()), "elbo_se": error}
 
-    def _track_best(self, state: State, proposal: State, objective: float, number: int) -> State:
-        """Keep the parameters at the end of a window whose mean is not clearly worse."""
+    def _combine(
+        self, loss: float, gradients: dict[str, Tensor]
+    ) -> tuple[float, dict[str, Tensor]]:
+        """Where parts of one computation, by several processes, are put together."""
+        return loss, gradients
+
+    def _track_best(
+        self, state: State, proposal: State, objectives: Sequence[float], number: int
+    ) -> State:
+        """Keep the parameters at the end of a window whose mean is not clearly worse.
+
+        ``objectives`` are those of the latest steps, ``number`` counts these.
+        """
         values = state["window_values"].clone()
-        values[(number - 1) % self._window] = objective
+        first = (number - len(objectives)) % self._window
+        values[first : first + len(objectives)] = torch.tensor(objectives, dtype=values.dtype)
         names = [key.removeprefix("param.") for key in proposal if key.startswith("param.")]
         best, best_mean = {f"best.{n}": state[f"best.{n}"] for n in names}, state["best_mean"]
         early = number < self._window

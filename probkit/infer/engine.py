@@ -64,7 +64,7 @@ class Run:
             generator=as_generator(self.seed) if generator is None else generator,
             stopping=stopping,
             callbacks=[*self.callbacks, *([Progress(self.engine)] if self.progress else [])],
-            checkpointer=self._checkpointer(),
+            checkpointer=self.checkpointer(),
             resume=self.resume,
             start=start,
         )
@@ -86,7 +86,8 @@ class Run:
     def _number(self) -> int | None:
         return self.seed if isinstance(self.seed, int) else None
 
-    def _checkpointer(self) -> Checkpointer | None:
+    def checkpointer(self) -> Checkpointer | None:
+        """Where this call keeps its checkpoint, None for none."""
         if self.checkpoint is None:
             return None
         identity = {k: v for k, v in self.settings.items() if k not in self.limits}

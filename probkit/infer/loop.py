@@ -62,7 +62,8 @@ def run_loop(
     """Iterate ``step`` from ``initial(generator)``, or from a checkpoint if ``resume``.
 
     Args:
-        step: one step; must return a new state and leave the old one intact.
+        step: one step; must return a new state and leave the old one intact. A call may make
+            several steps (``StepInfo.objectives``); it must not go beyond ``max_steps``.
         max_steps: total number of steps, those before a resume included.
         generator: all randomness; its state is part of the checkpoint.
         stopping: rule on the history; the model's ``converged`` flag stops as well.
@@ -105,12 +106,16 @@ def run_loop(
                 status, detail = Status.NON_FINITE, f"objective {info.objective} at step {done}"
                 break
             _record(history, info, before + time.process_time() - clock)
-            state, done, good = proposal, done + 1, generator.get_state()
+            before_call, done = done, done + max(len(info.objectives), 1)
+            state, good = proposal, generator.get_state()
             for callback in callbacks:
                 callback.step(done, state, info)
             ended = _stop(history, stopping)
             status = ended or status
-            if checkpointer is not None and done % checkpointer.every == 0:
+            due = checkpointer is not None and done // checkpointer.every > (
+                before_call // checkpointer.every
+            )
+            if checkpointer is not None and due:
                 checkpointer.write(Checkpoint(state, good, done, history))
         except KeyboardInterrupt:
             status = Status.INTERRUPTED
@@ -142,15 +147,16 @@ def _elapsed(history: dict[str, list[float]]) -> float:
 
 
 def _record(history: dict[str, list[float]], info: StepInfo, seconds: float) -> None:
-    """Append one step; a metric that appears late or is absent is padded with NaN."""
+    """Append a call's steps; a metric that appears late or is absent is padded with NaN."""
     length = len(history["objective"])
+    objectives = list(info.objectives) or [info.objective]
     row = {
-        "objective": info.objective,
         "segment": float(info.segment),
         "converged": float(info.converged),
         "seconds": seconds,
         **info.metrics,
     }
-    for name in row.keys() | history.keys():
+    for name in row.keys() | history.keys() - {"objective"}:
         column = history.setdefault(name, [math.nan] * length)
-        column.append(row.get(name, math.nan))
+        column.extend([row.get(name, math.nan)] * len(objectives))
+    history["objective"].extend(objectives)

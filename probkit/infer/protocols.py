@@ -30,6 +30,8 @@ class StepInfo:
             returns to an earlier value; stopping rules look at one segment only.
         metrics: further figures for the history.
         message: a few words for the progress display.
+        objectives: of all steps that one call of the step function made, if it made several; the
+            last one is ``objective``.
     """
 
     objective: float
@@ -37,6 +39,7 @@ class StepInfo:
     segment: int = 0
     metrics: dict[str, float] = field(default_factory=dict)
     message: str = ""
+    objectives: Sequence[float] = ()
 
 
 @runtime_checkable

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -51,13 +51,17 @@ class ModelArguments:
         tensors = [v if isinstance(v, Tensor) else _encode(repr(v)) for v in values]
         return data_digest(*tensors)
 
+    def device(self) -> torch.device:
+        """Where the data are: the device of the first tensor, the CPU if there is none."""
+        return next((value.device for value in self.tensors()), torch.device("cpu"))
+
     def common_length(self) -> int:
         """First dimension that all tensors share.
 
         Raises:
             ConfigurationError: there is no tensor, or their first dimensions differ.
         """
-        shapes = [tuple(value.shape) for value in self._tensors()]
+        shapes = [tuple(value.shape) for value in self.tensors()]
         lengths = {shape[0] if shape else 0 for shape in shapes}
         if len(lengths) != 1 or 0 in lengths:
             raise ConfigurationError(
@@ -82,9 +86,19 @@ class ModelArguments:
             tuple(take(value) for value in args), {k: take(v) for k, v in kwargs.items()}
         )
 
-    def _tensors(self) -> list[Tensor]:
+    def tensors(self) -> list[Tensor]:
+        """The arguments that are tensors, positional ones first."""
         args, kwargs = self
         return [value for value in (*args, *kwargs.values()) if isinstance(value, Tensor)]
+
+    def with_tensors(self, tensors: Sequence[Tensor]) -> ModelArguments:
+        """The same arguments with other tensors in place of :meth:`tensors`."""
+        left = iter(tensors)
+        args, kwargs = self
+        return ModelArguments(
+            tuple(next(left) if isinstance(v, Tensor) else v for v in args),
+            {k: next(left) if isinstance(v, Tensor) else v for k, v in kwargs.items()},
+        )
 
 
 class ScaleObserved(Messenger):

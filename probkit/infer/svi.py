@@ -68,6 +68,10 @@ class SVI:
         num_diagnostic_samples: draws for the final ELBO and PSIS k-hat; 0 for neither. Only the
             ELBO is estimated, and only by minibatches, when ``batch_size`` is given.
         checkpoint_every: steps between two checkpoints.
+        compile: "auto", "on" or "off". Compiled steps run in native code, a thousand times faster
+            than eager ones; "auto" builds it (in about a second) where that pays. What was done,
+            and the reason, is in ``result.provenance["compile"]``; what cannot be compiled runs
+            eagerly.
 
     Raises:
         ConfigurationError: a setting out of its range.
@@ -97,6 +101,7 @@ class SVI:
     num_posterior_samples: int = 1000
     num_diagnostic_samples: int = 200
     checkpoint_every: int = 200
+    compile: str = "auto"
 
     def __post_init__(self) -> None:
         require_positive(
@@ -107,6 +112,15 @@ class SVI:
         require_not_negative(self, "num_diagnostic_samples")
         if self.batch_size is not None:
             require_positive(self, "batch_size")
+        if self.compile not in ("auto", "on", "off"):
+            raise ConfigurationError(
+                message(
+                    "Unknown setting",
+                    where="compile",
+                    got=repr(self.compile),
+                    expected='"auto", "on" or "off"',
+                )
+            )
         known = [name for name in dir(pyro.infer) if name.endswith("_ELBO")]
         if self.elbo not in known:
             raise ConfigurationError(
@@ -144,9 +158,12 @@ class SVI:
         """
         arguments = ModelArguments.of(data)
         run = Run(
-            engine="SVI",
+            engine=type(self).__name__,
             settings={**self._settings(), "model": model_settings(model)},
-            limits=("steps", "checkpoint_every", "num_posterior_samples", "num_diagnostic_samples"),
+            limits=(
+                *("steps", "checkpoint_every", "num_posterior_samples"),
+                *("num_diagnostic_samples", "compile"),
+            ),
             seed=seed,
             data=arguments.digest(),
             reason=reason,
@@ -167,15 +184,7 @@ class SVI:
         start: Checkpoint | None,
     ) -> FitResult:
         with param_scope():
-            program = ElboProgram(
-                model,
-                guide,
-                arguments,
-                self._elbo(),
-                batch_size=self.batch_size,
-                window=self.window,
-                learning_rate=self._rate,
-            )
+            program = self._program(model, guide, arguments)
             # always run, for a resumed fit too: it makes the parameters and fixes the plates
             generator = as_generator(run.seed)
             initial = program.initialize(generator)
@@ -201,10 +210,25 @@ class SVI:
             DrawsPosterior({name: value[None] for name, value in draws.items()}),
             {name: np.asarray(column) for name, column in outcome.history.items()},
             diagnostics,
-            run.record(outcome.state),
+            {**run.record(outcome.state), "compile": program.route},
             outcome.detail,
             resume_with,
             outcome.state,
+        )
+
+    def _program(
+        self, model: Callable[..., Any], guide: Callable[..., Any], arguments: ModelArguments
+    ) -> ElboProgram:
+        return ElboProgram(
+            model,
+            guide,
+            arguments,
+            self._elbo(),
+            batch_size=self.batch_size,
+            window=self.window,
+            learning_rate=self._rate,
+            steps=self.steps,
+            compile=self.compile,
         )
 
     def _finish(

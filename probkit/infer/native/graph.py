@@ -15,15 +15,21 @@ from typing import Any
 
 import torch
 from torch import Tensor, fx
-from torch._decomp import core_aten_decompositions
-from torch.fx.experimental.proxy_tensor import make_fx
 
 from probkit.infer.native.lowering import Unsupported
 
 __all__ = ["Graph", "trace"]
 
 _RANDOM = torch.Tag.nondeterministic_seeded
-_LIKE = ("full_like", "zeros_like", "ones_like", "empty_like", "new_zeros", "new_ones", "new_full")
+_LIKE: tuple[str, ...] = (
+    "full_like",
+    "zeros_like",
+    "ones_like",
+    "empty_like",
+    "new_zeros",
+    "new_ones",
+)
+_LIKE += ("new_full", "new_empty", "new_empty_strided", "empty_strided")
 
 
 @dataclass
@@ -47,17 +53,29 @@ def trace(function: Callable[..., Any], parameters: Tensor, data: Sequence[Tenso
     Raises:
         Unsupported: the function cannot be recorded, for the reason in the message.
     """
+    # imported here: the tracer's symbolic algebra takes half a second to load
+    from torch._decomp import core_aten_decompositions, get_decompositions
+    from torch.fx.experimental.proxy_tensor import make_fx
+
     functional = torch.func.functionalize(function, remove="mutations")
+    aten = torch.ops.aten
+    further = [aten._softmax, aten._log_softmax, aten.embedding, aten.addmm]
+    table: Any = {
+        **core_aten_decompositions(),
+        **get_decompositions(further),
+        aten.var.correction: _variance,
+    }
     try:
         module = make_fx(
             functional,
             tracing_mode="fake",
-            decomposition_table=core_aten_decompositions(),
+            decomposition_table=table,
             _allow_non_fake_inputs=True,
         )(parameters, *data)
     except (RuntimeError, NotImplementedError, ValueError) as error:
-        reason = str(error).strip().split("\n")[0]
-        raise Unsupported(f"the model cannot be recorded ({type(error).__name__}: {reason})") from error
+        first = (str(error).strip().splitlines() or [""])[0]
+        reason = f"{type(error).__name__}: {first}"
+        raise Unsupported(f"the model cannot be recorded ({reason})") from error
     graph = module.graph
     graph.eliminate_dead_code()
     _simplify(graph)
@@ -68,6 +86,15 @@ def trace(function: Callable[..., Any], parameters: Tensor, data: Sequence[Tenso
             known[node.name] = getattr(module, str(node.target))
     used = _fold(graph, known)
     return Graph(graph, placeholders[0].name, used)
+
+
+def _variance(
+    x: Tensor, dim: Any = None, *, correction: float | None = None, keepdim: bool = False
+) -> Tensor:
+    dims = list(range(x.dim())) if dim is None else dim
+    mean = x.mean(dims, keepdim=True)
+    count = x.numel() / max(mean.numel(), 1) - (1.0 if correction is None else correction)
+    return (x - mean).square().sum(dims, keepdim=keepdim) / count
 
 
 def _fold(graph: fx.Graph, known: dict[str, Tensor]) -> dict[str, Tensor]:
@@ -91,7 +118,7 @@ def _fold(graph: fx.Graph, known: dict[str, Tensor]) -> dict[str, Tensor]:
     return {name: value for name, value in values.items() if name in read}
 
 
-def _evaluate(node: fx.Node, values: dict[str, Any]) -> Any:
+def _evaluate(node: Any, values: dict[str, Any]) -> Any:
     def look_up(argument: Any) -> Any:
         if isinstance(argument, fx.Node) and argument.name not in values:
             # only the shape of such an argument is read
@@ -106,7 +133,7 @@ def _evaluate(node: fx.Node, values: dict[str, Any]) -> Any:
 
 def _simplify(graph: fx.Graph) -> None:
     """Drop operations without effect, and repeat none."""
-    seen: dict[Any, fx.Node] = {}
+    seen: dict[Any, Any] = {}
     for node in list(graph.nodes):
         if node.op != "call_function":
             continue
@@ -121,7 +148,7 @@ def _simplify(graph: fx.Graph) -> None:
     graph.eliminate_dead_code()
 
 
-def _identity(node: fx.Node) -> fx.Node | None:
+def _identity(node: Any) -> Any:
     """The argument that a node returns unchanged, if it does."""
     name, args = _name(node), node.args
     source = args[0] if args else None
@@ -141,7 +168,7 @@ def _identity(node: fx.Node) -> fx.Node | None:
     return None
 
 
-def _key(node: fx.Node) -> Any:
+def _key(node: Any) -> Any:
     def freeze(argument: Any) -> Any:
         if isinstance(argument, list | tuple):
             return tuple(freeze(a) for a in argument)
@@ -154,5 +181,6 @@ def _key(node: fx.Node) -> Any:
     return node.target, freeze(node.args), freeze(dict(node.kwargs))
 
 
-def _name(node: fx.Node) -> str:
-    return getattr(node.target, "__name__", str(node.target)).split(".")[0]
+def _name(node: Any) -> str:
+    name: str = getattr(node.target, "__name__", str(node.target))
+    return name.split(".")[0]

@@ -45,7 +45,7 @@ class Loop:
     shape: tuple[int, ...]
     loads: list[Access] = field(default_factory=list)
     body: list[tuple[str, str]] = field(default_factory=list)
-    """type and expression of each member; ``{k}`` stands for load k"""
+    """type and expression of each member, in terms of earlier ones (``m0``) and loads (``L0``)"""
     stores: list[tuple[int, str]] = field(default_factory=list)
     reductions: list[Reduction] = field(default_factory=list)
 
@@ -58,79 +58,92 @@ class Loop:
     def write(self) -> list[str]:
         """C++ statements of the whole nest."""
         patterns = [a.strides for a in self.loads] + [r.strides for r in self.reductions]
-        if self.stores:
-            patterns.append(dense_strides(self.shape))
+        patterns.append(dense_strides(self.shape))
+        if not self.stores:
+            patterns.pop()
         sizes, merged = _merge(self.shape, patterns)
-        num_loads, num_reductions = len(self.loads), len(self.reductions)
-        load_strides = merged[:num_loads]
-        reduction_strides = merged[num_loads : num_loads + num_reductions]
-        depth = len(sizes)
-        lines: list[str] = []
-        inner: list[str] = []
-        for k, (access, strides) in enumerate(zip(self.loads, load_strides, strict=True)):
-            inner.append(f"const auto L{k} = {access.pointer}[{_index(strides, access.offset)}];")
-        for k, (kind, expression) in enumerate(self.body):
-            inner.append(f"const {kind} m{k} = {expression};")
-        for member, pointer in self.stores:
-            inner.append(f"{pointer}[{_index(merged[-1], 0)}] = m{member};")
-        carried = []
-        for r, strides in zip(self.reductions, reduction_strides, strict=True):
-            # sums over the innermost dimension stay in a register
-            level = depth
-            while level > 0 and strides[level - 1] == 0:
-                level -= 1
-            target = f"{r.pointer}[{_index(strides, 0)}]"
-            if level == depth:
-                inner.append(_accumulate(target, f"m{r.member}", r.maximum))
-                if r.scalar == "":
-                    lines.append(_clear(r, sizes, strides))
-                continue
-            name = f"r{r.member}_{len(carried)}"
-            inner.append(_accumulate(name, f"m{r.member}", r.maximum))
-            outer_reduced = any(s == 0 for s in strides[:level])
-            carried.append((level, name, target, r, outer_reduced))
-            if outer_reduced:
-                lines.append(_clear(r, sizes, strides))
-        names = ", ".join(name for _, name, _, r, _ in carried if not r.maximum)
-        peaks = ", ".join(name for _, name, _, r, _ in carried if r.maximum)
-        simd = "#pragma omp simd"
-        simd += f" reduction(+:{names})" if names else ""
-        simd += f" reduction(max:{peaks})" if peaks else ""
-        body: list[str] = inner
-        for level in reversed(range(depth)):
+        loads = merged[: len(self.loads)]
+        body = [
+            f"const auto L{k} = {access.pointer}[{_index(strides, access.offset)}];"
+            for k, (access, strides) in enumerate(zip(self.loads, loads, strict=True))
+        ]
+        body += [f"const {kind} m{k} = {text};" for k, (kind, text) in enumerate(self.body)]
+        body += [f"{name}[{_index(merged[-1], 0)}] = m{k};" for k, name in self.stores]
+        totals = [
+            _Total(r, f"r{k}", merged[len(self.loads) + k], sizes)
+            for k, r in enumerate(self.reductions)
+        ]
+        first = [line for total in totals for line in total.start()]
+        body += [line for total in totals for line in total.inside()]
+        for level in reversed(range(len(sizes))):
             head = f"for (int64_t i{level} = 0; i{level} < {sizes[level]}; ++i{level}) {{"
-            nest = ([simd] if level == depth - 1 else []) + [head, *body, "}"]
-            before = [
-                f"{r.type} {name} = {'-INFINITY' if r.maximum else '0'};"
-                for at, name, _, r, _ in carried
-                if at == level
-            ]
-            after = []
-            for at, name, target, r, partial in carried:
-                if at != level:
-                    continue
-                if r.scalar:
-                    after.append(f"{r.scalar} = {name};")
-                elif partial:
-                    after.append(_accumulate(target, name, r.maximum))
-                else:
-                    after.append(f"{target} = {name};")
-            body = [*before, *nest, *after]
-        return [*lines, "{", *body, "}"]
+            pragma = [_simd(totals)] if level == len(sizes) - 1 else []
+            before = [line for total in totals for line in total.before(level)]
+            after = [line for total in totals for line in total.after(level)]
+            body = [*before, *pragma, head, *body, "}", *after]
+        return [*first, "{", *body, "}"]
+
+
+class _Total:
+    """A reduction within a nest: in a register over the innermost dimensions that it sums out.
+
+    ``level`` is the depth of the loops outside that register; at full depth there is none, and
+    every element is added to memory.
+    """
+
+    def __init__(
+        self, reduction: Reduction, name: str, strides: Sequence[int], sizes: Sequence[int]
+    ) -> None:
+        self.reduction, self.name, self.strides, self.sizes = reduction, name, strides, sizes
+        self.level = len(sizes)
+        while self.level > 0 and strides[self.level - 1] == 0:
+            self.level -= 1
+        self.partial = any(s == 0 for s in strides[: self.level])
+        self.in_register = self.level < len(sizes)
+        self._target = f"{reduction.pointer}[{_index(strides, 0)}]"
+        self._start = "-INFINITY" if reduction.maximum else "0"
+
+    def start(self) -> list[str]:
+        if self.in_register and not self.partial:
+            return []
+        count = 1
+        for size, stride in zip(self.sizes, self.strides, strict=True):
+            count *= size if stride else 1
+        pointer = self.reduction.pointer
+        return [f"for (int64_t i = 0; i < {count}; ++i) {pointer}[i] = {self._start};"]
+
+    def inside(self) -> list[str]:
+        target = self.name if self.in_register else self._target
+        return [_accumulate(target, f"m{self.reduction.member}", self.reduction.maximum)]
+
+    def before(self, level: int) -> list[str]:
+        if level != self.level:
+            return []
+        return [f"{self.reduction.type} {self.name} = {self._start};"]
+
+    def after(self, level: int) -> list[str]:
+        if level != self.level:
+            return []
+        if self.reduction.scalar:
+            return [f"{self.reduction.scalar} = {self.name};"]
+        if self.partial:
+            return [_accumulate(self._target, self.name, self.reduction.maximum)]
+        return [f"{self._target} = {self.name};"]
+
+
+def _simd(totals: Sequence[_Total]) -> str:
+    kept = [t for t in totals if t.in_register]
+    sums = ", ".join(t.name for t in kept if not t.reduction.maximum)
+    peaks = ", ".join(t.name for t in kept if t.reduction.maximum)
+    pragma = "#pragma omp simd"
+    pragma += f" reduction(+:{sums})" if sums else ""
+    return pragma + (f" reduction(max:{peaks})" if peaks else "")
 
 
 def _accumulate(target: str, value: str, maximum: bool) -> str:
     if maximum:
         return f"{target} = {value} > {target} ? {value} : {target};"
     return f"{target} += {value};"
-
-
-def _clear(r: Reduction, sizes: Sequence[int], strides: Sequence[int]) -> str:
-    count = 1
-    for size, stride in zip(sizes, strides, strict=True):
-        count *= size if stride else 1
-    start = "-INFINITY" if r.maximum else "0"
-    return f"for (int64_t i = 0; i < {count}; ++i) {r.pointer}[i] = {start};"
 
 
 def _index(strides: Sequence[int], offset: int) -> str:

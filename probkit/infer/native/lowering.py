@@ -27,10 +27,12 @@ from probkit.infer.native.values import (
     view_of,
 )
 
-__all__ = ["Lowering", "Unsupported"]
+__all__ = ["Lowering", "Unsupported", "count_of", "meta_of"]
 
-_VIEWS = ("view", "_unsafe_view", "reshape", "expand", "permute", "transpose", "t", "slice")
-_VIEWS += ("select", "unsqueeze", "squeeze", "diagonal", "as_strided", "detach", "alias")
+_VIEWS = (
+    *("view", "_unsafe_view", "reshape", "expand", "permute", "transpose", "t", "slice"),
+    *("select", "unsqueeze", "squeeze", "diagonal", "as_strided", "detach", "alias"),
+)
 _ALIGN = 64
 
 
@@ -125,14 +127,14 @@ class Lowering:
                 self._final[owner, index] = target
         self.lines.extend(loop.write())
 
-    def pointwise(self, node: fx.Node, write: Callable[..., str], operands: list[Any]) -> Value:
+    def pointwise(self, node: Any, write: Callable[..., str], operands: list[Any]) -> Value:
         """An elementwise operation: in a variable if it has one element, else in a loop."""
-        shape, dtype = _meta(node)
+        shape, dtype = meta_of(node)
         kind = c_type(dtype)
         if kind is None:
             raise Unsupported(f"tensors of {dtype}")
         uniform = all(isinstance(o, str) or isinstance(self.resolve(o), Number) for o in operands)
-        if uniform or _numel(shape) == 1:
+        if uniform or count_of(shape) == 1:
             inputs = [self.number(o) if not isinstance(o, str) else o for o in operands]
             name = self.name("s")
             self.lines.append(f"const {kind} {name} = {write(*inputs)};")
@@ -177,14 +179,14 @@ class Lowering:
             return operand.name
         return loop.load(_access(operand, shape))
 
-    def reduction(self, node: fx.Node, source: Any, dims: Sequence[int], maximum: bool) -> Value:
+    def reduction(self, node: Any, source: Any, dims: Sequence[int], maximum: bool) -> Value:
         """Sum (or maximum) over ``dims``, fused with the loop that makes its operand."""
-        out_shape, dtype = _meta(node)
+        out_shape, dtype = meta_of(node)
         kind = c_type(dtype)
         source = self.resolve(source)
         shape = source.shape
-        if isinstance(source, Number) or _numel(shape) == 1:
-            count = 1 if maximum else _numel(shape) // max(_numel(out_shape), 1)
+        if isinstance(source, Number) or count_of(shape) == 1:
+            count = 1 if maximum else count_of(shape) // max(count_of(out_shape), 1)
             name = self.name("s")
             self.lines.append(f"const {kind} {name} = {self.number(source)} * {count};")
             return Number(name, out_shape, dtype)
@@ -196,13 +198,15 @@ class Lowering:
         if isinstance(source, Member):
             index = source.index
         else:
-            loop.body.append((str(c_type(source.dtype)), self._operand(loop, loop_id, source, shape)))
+            loop.body.append(
+                (str(c_type(source.dtype)), self._operand(loop, loop_id, source, shape))
+            )
             index = len(loop.body) - 1
         kept = tuple(1 if d in reduced else n for d, n in enumerate(shape))
         strides = tuple(
             0 if d in reduced else s for d, s in enumerate(dense_strides(kept)) if shape[d] != 1
         )
-        if _numel(out_shape) == 1:
+        if count_of(out_shape) == 1:
             name = self.name("s")
             self.lines.append(f"{kind} {name};")
             loop.reductions.append(Reduction(index, "", strides, str(kind), maximum, name))
@@ -217,7 +221,7 @@ class Lowering:
 
     # -- the graph -----------------------------------------------------------------------------
 
-    def run(self, graph: fx.Graph, given: dict[str, Value]) -> list[Value]:
+    def run(self, graph: fx.Graph, given: dict[str, Value]) -> list[Number | View]:
         """Visit all nodes; returns the values of the graph's outputs."""
         from probkit.infer.native.operations import OPERATIONS
 
@@ -255,7 +259,7 @@ class Lowering:
             return literal(argument)
         raise Unsupported(f"an argument of type {type(argument).__name__}")
 
-    def elementwise(self, node: fx.Node, name: str) -> Value:
+    def elementwise(self, node: Any, name: str) -> Value:
         """A node of the table of elementwise operations."""
         if node.kwargs.get("rounding_mode") is not None:
             raise Unsupported("division with rounding")
@@ -271,7 +275,7 @@ class Lowering:
             if name.startswith("clamp") and node.kwargs.get(key) is not None:
                 operands.append(self.value(node.kwargs[key]))
         if name == "eq" and self._same(*operands):
-            return Number("true", *_meta(node))
+            return Number("true", *meta_of(node))
         if name == "div":
             return self.pointwise(node, lambda a, b: f"((double){a} / {b})", operands)
         return self.pointwise(node, POINTWISE[name], operands)
@@ -288,15 +292,16 @@ class Lowering:
         same_shape = one.shape == other.shape
         return same_shape and isinstance(one, View) and one == other
 
-    def view(self, node: fx.Node) -> Value:
+    def view(self, node: Any) -> Value:
         """A view operation, without cost where the strides allow it."""
         source = self.resolve(self.values[node.args[0].name])
-        shape, _ = _meta(node)
+        shape, _ = meta_of(node)
         if isinstance(source, Number):
             return Number(source.name, shape, source.dtype)
-        if isinstance(source, Member) and _operation(node) not in ("permute", "transpose", "t"):
-            if same_elements(source.shape, shape) and _numel(source.shape) == _numel(shape):
-                return Member(source.loop, source.index, shape, source.dtype)
+        turned = _operation(node) in ("permute", "transpose", "t")
+        same = same_elements(source.shape, shape) and not turned
+        if isinstance(source, Member) and same:
+            return Member(source.loop, source.index, shape, source.dtype)
         view = self.memory(source)
 
         def apply(x: Tensor) -> Any:
@@ -317,7 +322,7 @@ class Lowering:
         self.copy(view, target)
         return target
 
-    def copy(self, source: Value, target: View, accumulate: bool = False) -> None:
+    def copy(self, source: Number | View, target: View) -> None:
         """Copy ``source``, broadcast, to a strided target."""
         kind = str(c_type(target.dtype))
         indices = [f"i{k}" for k in range(len(target.shape))]
@@ -329,22 +334,22 @@ class Lowering:
         else:
             access = _aligned(source, target.shape)
             right = f"{source.name}[{_subscript(access, source.offset)}]"
-        self.lines.append(f"{left} {'+=' if accumulate else '='} ({kind}){right};")
+        self.lines.append(f"{left} = ({kind}){right};")
 
 
-def _operation(node: fx.Node) -> str:
+def _operation(node: Any) -> str:
     if node.target is operator.getitem:
         return "getitem"
     name = getattr(node.target, "__name__", str(node.target))
     return name.split(".")[0]
 
 
-def _meta(node: fx.Node) -> tuple[tuple[int, ...], torch.dtype]:
+def meta_of(node: Any) -> tuple[tuple[int, ...], torch.dtype]:
     value = node.meta["val"]
     return tuple(value.shape), value.dtype
 
 
-def _numel(shape: Sequence[int]) -> int:
+def count_of(shape: Sequence[int]) -> int:
     count = 1
     for n in shape:
         count *= n
@@ -381,7 +386,7 @@ def _reshaped(value: Value, shape: tuple[int, ...]) -> Value:
     raise AssertionError("only stored members change their shape")
 
 
-def _last_uses(nodes: Sequence[fx.Node]) -> dict[str, int]:
+def _last_uses(nodes: Sequence[Any]) -> dict[str, int]:
     """Position of each value's last use, through views and tuple entries."""
     last: dict[str, int] = {}
     for position, node in enumerate(nodes):

@@ -3,189 +3,72 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from functools import partial
 from typing import Any
 
 import torch
-from torch import Tensor, fx
+from torch import Tensor
 
-from probkit.infer.native.expressions import c_type, literal
-from probkit.infer.native.lowering import Lowering, Unsupported, _meta, _numel
-from probkit.infer.native.values import Number, Value, View, dense_strides, view_of
+from probkit.infer.native.expressions import literal
+from probkit.infer.native.lowering import Lowering, Unsupported, count_of, meta_of
+from probkit.infer.native.matrices import MATRIX_OPERATIONS
+from probkit.infer.native.values import Number, Value, View, must_view
 
 __all__ = ["OPERATIONS", "RANDOM"]
 
 
-def _sum(code: Lowering, node: fx.Node) -> Value:
+def _sum(code: Lowering, node: Any) -> Value:
     dims = node.args[1] if len(node.args) > 1 and node.args[1] is not None else ()
     return code.reduction(node, code.values[node.args[0].name], list(dims), False)
 
 
-def _mean(code: Lowering, node: fx.Node) -> Value:
+def _mean(code: Lowering, node: Any) -> Value:
     total = _sum(code, node)
-    source = _meta(node.args[0])[0]
-    count = _numel(source) / max(_numel(_meta(node)[0]), 1)
+    source = meta_of(node.args[0])[0]
+    count = count_of(source) / max(count_of(meta_of(node)[0]), 1)
     return code.pointwise(node, lambda x: f"({x} / {literal(count)})", [total])
 
 
-def _amax(code: Lowering, node: fx.Node) -> Value:
+def _amax(code: Lowering, node: Any) -> Value:
     dims = node.args[1] if len(node.args) > 1 else ()
     return code.reduction(node, code.values[node.args[0].name], list(dims), True)
 
 
-def _split(code: Lowering, node: fx.Node) -> list[Value]:
+def _split(code: Lowering, node: Any) -> list[Value]:
     view = code.memory(code.values[node.args[0].name])
     sizes = node.args[1]
     dim = node.args[2] if len(node.args) > 2 else 0
-    parts, start = [], 0
+    parts: list[Value] = []
+    start = 0
     for size in sizes:
-        found = view_of(view, lambda x, s=start, n=size: x.narrow(dim, s, n))
-        assert found is not None
-        parts.append(found)
+        parts.append(_narrow(view, dim, start, size))
         start += size
-    return list(parts)
+    return parts
 
 
-def _unbind(code: Lowering, node: fx.Node) -> list[Value]:
+def _unbind(code: Lowering, node: Any) -> list[Value]:
     view = code.memory(code.values[node.args[0].name])
     dim = node.args[1] if len(node.args) > 1 else 0
-    found = [view_of(view, lambda x, i=i: x.select(dim, i)) for i in range(view.shape[dim])]
-    return [f for f in found if f is not None]
+    return [must_view(view, partial(_select, dim, i)) for i in range(view.shape[dim])]
 
 
-def _cat(code: Lowering, node: fx.Node) -> Value:
-    shape, dtype = _meta(node)
+def _cat(code: Lowering, node: Any) -> Value:
+    shape, dtype = meta_of(node)
     sources = [code.settled(code.values[n.name]) for n in node.args[0]]
     target = code.buffer(shape, dtype)
     dim = (node.args[1] if len(node.args) > 1 else 0) % max(len(shape), 1)
     start = 0
     for source in sources:
         size = source.shape[dim]
-        part = view_of(target, lambda x, s=start, n=size: x.narrow(dim, s, n))
-        assert part is not None
-        code.copy(source, part)
+        code.copy(source, _narrow(target, dim, start, size))
         start += size
     return target
 
 
-def _multiply(code: Lowering, node: fx.Node) -> Value:
-    a, b = (code.memory(code.values[n.name]) for n in node.args[:2])
-    return _product(code, node, a, b)
-
-
-def _product(code: Lowering, node: fx.Node, a: View, b: View) -> View:
-    shape, dtype = _meta(node)
-    target = code.buffer(shape, dtype)
-    kind = c_type(dtype)
-    batch = _numel(shape[:-2])
-    (n, m), p = a.shape[-2:], b.shape[-1]
-    if len(shape) == 3:
-        head = f"for (int64_t i = 0; i < {batch}; ++i) "
-        at = [f" + i * {v.strides[0]}" for v in (a, b, target)]
-    else:
-        head, at = "", ["", "", ""]
-    code.lines.append(
-        f"{head}multiply<{kind}>({a.name} + {a.offset}{at[0]}, {a.strides[-2]}, {a.strides[-1]}, "
-        f"{b.name} + {b.offset}{at[1]}, {b.strides[-2]}, {b.strides[-1]}, "
-        f"{target.name}{at[2]}, {n}, {m}, {p});"
-    )
-    return target
-
-
-def _matrix_vector(code: Lowering, node: fx.Node) -> Value:
-    a, b = (code.memory(code.values[n.name]) for n in node.args[:2])
-    column = view_of(b, lambda x: x.unsqueeze(-1))
-    assert column is not None
-    shape, dtype = _meta(node)
-    target = code.buffer(shape, dtype)
-    code.lines.append(
-        f"multiply<{c_type(dtype)}>({a.name} + {a.offset}, {a.strides[0]}, {a.strides[1]}, "
-        f"{b.name} + {b.offset}, {b.strides[0]}, 1, {target.name}, {shape[0]}, {b.shape[0]}, 1);"
-    )
-    return target
-
-
-def _dot(code: Lowering, node: fx.Node) -> Value:
-    a, b = (code.memory(code.values[n.name]) for n in node.args[:2])
-    shape, dtype = _meta(node)
-    name = code.name("s")
-    code.lines.append(
-        f"{c_type(dtype)} {name} = 0; for (int64_t i = 0; i < {a.shape[0]}; ++i) {name} += "
-        f"{a.name}[{a.offset} + i * {a.strides[0]}] * {b.name}[{b.offset} + i * {b.strides[0]}];"
-    )
-    return Number(name, shape, dtype)
-
-
-def _batches(view: View) -> tuple[int, str]:
-    """Number of matrices and the offset of matrix ``i`` of a (batched) contiguous array."""
-    count = _numel(view.shape[:-2])
-    return count, f"i * {_numel(view.shape[-2:])}"
-
-
-def _matrices(code: Lowering, value: Any) -> View:
-    """Matrices whose batch can be stepped through: one, or a contiguous stack."""
-    view = code.memory(value)
-    return view if len(view.shape) == 2 else code.dense(view)
-
-
-def _cholesky(code: Lowering, node: fx.Node) -> list[Value]:
-    if node.kwargs.get("upper"):
-        raise Unsupported("an upper Cholesky factor")
-    a = _matrices(code, code.values[node.args[0].name])
-    shape, dtype = a.shape, a.dtype
-    target = code.buffer(shape, dtype)
-    count, at = _batches(a)
-    info = code.name("s")
-    code.lines.append(
-        f"int32_t {info} = 0; for (int64_t i = 0; i < {count}; ++i) {{ const int32_t bad = "
-        f"cholesky<{c_type(dtype)}>({a.name} + {a.offset} + {at}, {a.strides[-2]}, "
-        f"{a.strides[-1]}, {target.name} + {at}, {shape[-1]}); if (bad) {info} = bad; }}"
-    )
-    return [target, Number(info, (1,), torch.int32)]
-
-
-def _check(code: Lowering, node: fx.Node) -> None:
-    info = code.number(code.values[node.args[0].name])
-    code.lines.append(f"if ({info}) return 1;")
-
-
-def _solve_triangular(code: Lowering, node: fx.Node) -> Value:
-    a, b = (code.values[n.name] for n in node.args[:2])
-    a, b = code.memory(a), code.memory(b)
-    upper, unit = bool(node.kwargs["upper"]), bool(node.kwargs.get("unitriangular", False))
-    left = node.kwargs.get("left", True)
-    if not left:  # X A = B is A' X' = B'
-        a, b = _transposed(a), _transposed(b)
-        upper = not upper
-    shape = (*torch.broadcast_shapes(a.shape[:-2], b.shape[:-2]), *b.shape[-2:])
-    if len(shape) > 2 and (a.shape[:-2] != shape[:-2] or b.shape[:-2] != shape[:-2]):
-        raise Unsupported("a triangular solve with broadcast batches")
-    if len(shape) > 2:
-        transposed = [v.strides[-2] == 1 and v.shape[-1] > 1 for v in (a,)]
-        a_dense = code.dense(_transposed(a)) if transposed[0] else code.dense(a)
-        a = _transposed(a_dense) if transposed[0] else a_dense
-        b = code.dense(b)
-    target = code.buffer(shape, b.dtype)
-    count, at = _batches(View("", shape, b.dtype, dense_strides(shape)))
-    n = a.shape[-1]
-    code.lines.append(
-        f"for (int64_t i = 0; i < {count}; ++i) solve_triangular<{c_type(b.dtype)}>("
-        f"{a.name} + {a.offset} + i * {n * n}, {a.strides[-2]}, {a.strides[-1]}, "
-        f"{b.name} + {b.offset} + {at}, {b.strides[-2]}, {b.strides[-1]}, {target.name} + {at}, "
-        f"{n}, {shape[-1]}, {literal(upper)}, {literal(unit)});"
-    )
-    return target if left else _transposed(target)
-
-
-def _transposed(view: View) -> View:
-    found = view_of(view, lambda x: x.mT)
-    assert found is not None
-    return found
-
-
-def _index(code: Lowering, node: fx.Node) -> Value:
+def _index(code: Lowering, node: Any) -> Value:
     """``x[i, j, ...]`` with index tensors for leading dimensions."""
     source = code.memory(code.values[node.args[0].name])
-    shape, dtype = _meta(node)
+    shape, dtype = meta_of(node)
     indices = list(node.args[1])
     if any(i is None for i in indices):
         raise Unsupported("indexing that skips a dimension")
@@ -197,23 +80,22 @@ def _index(code: Lowering, node: fx.Node) -> Value:
     return target
 
 
-def _index_put(code: Lowering, node: fx.Node) -> Value:
+def _index_put(code: Lowering, node: Any) -> Value:
     source = code.settled(code.values[node.args[0].name])
-    shape, dtype = _meta(node)
+    shape, dtype = meta_of(node)
     indices, update = list(node.args[1]), code.memory(code.values[node.args[2].name])
     accumulate = len(node.args) > 3 and bool(node.args[3])
     if any(i is None for i in indices):
         raise Unsupported("indexed assignment that skips a dimension")
     target = code.buffer(shape, dtype)
     code.copy(source, target)
-    lead = torch.broadcast_shapes(*(_meta(i)[0] for i in indices))
+    lead = torch.broadcast_shapes(*(meta_of(i)[0] for i in indices))
     whole = (*lead, *shape[len(indices) :])
     strides = _strides_for(update, whole)
     place, rest = _place(code, target, indices, whole)
     sign = "+=" if accumulate else "="
-    code.lines.append(
-        f"{target.name}[{place} + {rest}] {sign} {update.name}[{_dot_index(strides, update.offset)}];"
-    )
+    new = f"{update.name}[{_dot_index(strides, update.offset)}]"
+    code.lines.append(f"{target.name}[{place} + {rest}] {sign} {new};")
     return target
 
 
@@ -236,9 +118,9 @@ def _place(
     return " + ".join(terms), " + ".join([*rest, str(source.offset)])
 
 
-def _index_select(code: Lowering, node: fx.Node) -> Value:
+def _index_select(code: Lowering, node: Any) -> Value:
     source = code.memory(code.values[node.args[0].name])
-    shape, dtype = _meta(node)
+    shape, dtype = meta_of(node)
     dim = node.args[1] % len(shape)
     index = code.memory(code.values[node.args[2].name])
     target = code.buffer(shape, dtype)
@@ -258,27 +140,26 @@ def _index_select(code: Lowering, node: fx.Node) -> Value:
     return target
 
 
-def _scatter_into(view: Callable[..., Any]) -> Callable[[Lowering, fx.Node], Value]:
+def _scatter_into(view: Callable[..., Any]) -> Callable[[Lowering, Any], Value]:
     """``slice_scatter`` and its like: a copy of the base with a view of it overwritten."""
 
-    def lower(code: Lowering, node: fx.Node) -> Value:
+    def lower(code: Lowering, node: Any) -> Value:
         base = code.settled(code.values[node.args[0].name])
         source = code.settled(code.values[node.args[1].name])
-        shape, dtype = _meta(node)
+        shape, dtype = meta_of(node)
         target = code.buffer(shape, dtype)
         code.copy(base, target)
-        part = view_of(target, lambda x: view(x, *node.args[2:], **node.kwargs))
-        assert part is not None
+        part = must_view(target, lambda x: view(x, *node.args[2:], **node.kwargs))
         code.copy(source, part)
         return target
 
     return lower
 
 
-def _pad(code: Lowering, node: fx.Node) -> Value:
+def _pad(code: Lowering, node: Any) -> Value:
     source = code.settled(code.values[node.args[0].name])
     widths = list(node.args[1])
-    shape, dtype = _meta(node)
+    shape, dtype = meta_of(node)
     target = code.buffer(shape, dtype)
     code.copy(Number(literal(node.args[2] if len(node.args) > 2 else 0.0), (), dtype), target)
 
@@ -289,21 +170,22 @@ def _pad(code: Lowering, node: fx.Node) -> Value:
         return x
 
     if min(widths) < 0:
-        raise Unsupported("padding by a negative width")
-    part = view_of(target, inner)
-    assert part is not None
-    code.copy(source, part)
+        if max(widths) > 0:
+            raise Unsupported("padding and cutting at once")
+        widths = [-w for w in widths]
+        return must_view(code.memory(source), inner)
+    code.copy(source, must_view(target, inner))
     return target
 
 
-def _cumsum(code: Lowering, node: fx.Node) -> Value:
-    shape, dtype = _meta(node)
+def _cumsum(code: Lowering, node: Any) -> Value:
+    shape, dtype = meta_of(node)
     source = code.settled(code.values[node.args[0].name])
     target = code.buffer(shape, dtype)
     code.copy(source, target)
     dim = node.args[1] % len(shape)
     step, size = target.strides[dim], shape[dim]
-    outer, inner = _numel(shape[:dim]), _numel(shape[dim + 1 :])
+    outer, inner = count_of(shape[:dim]), count_of(shape[dim + 1 :])
     code.lines.append(
         f"for (int64_t i = 0; i < {outer}; ++i) for (int64_t j = 1; j < {size}; ++j) "
         f"for (int64_t k = 0; k < {inner}; ++k) {target.name}[i * {size * step} + j * {step} + k]"
@@ -312,11 +194,11 @@ def _cumsum(code: Lowering, node: fx.Node) -> Value:
     return target
 
 
-def _random(draw: str, scaled: bool = False) -> Callable[[Lowering, fx.Node], Value]:
+def _random(draw: str, scaled: bool = False) -> Callable[[Lowering, Any], Value]:
     """Independent draws into a new buffer, shifted and scaled by the node's two numbers."""
 
-    def lower(code: Lowering, node: fx.Node) -> Value:
-        shape, dtype = _meta(node)
+    def lower(code: Lowering, node: Any) -> Value:
+        shape, dtype = meta_of(node)
         numbers = [a for a in node.args if isinstance(a, int | float)]
         low, high = (*numbers, *((0.0, 1.0)[len(numbers) :]))[:2]
         expression = draw
@@ -325,21 +207,21 @@ def _random(draw: str, scaled: bool = False) -> Callable[[Lowering, fx.Node], Va
             expression = f"{literal(low)} + {literal(factor)} * {draw}"
         target = code.buffer(shape, dtype)
         code.lines.append(
-            f"for (int64_t i = 0; i < {_numel(shape)}; ++i) {target.name}[i] = {expression};"
+            f"for (int64_t i = 0; i < {count_of(shape)}; ++i) {target.name}[i] = {expression};"
         )
         return target
 
     return lower
 
 
-def _permutation(code: Lowering, node: fx.Node) -> Value:
+def _permutation(code: Lowering, node: Any) -> Value:
     """A random permutation, of which only the entries that are used are drawn."""
-    (size,), dtype = _meta(node)
+    (size,), dtype = meta_of(node)
     used = 0
     for user in node.users:
         stop = user.args[3] if user.target is torch.ops.aten.slice.Tensor else size
         start = user.args[2] if user.target is torch.ops.aten.slice.Tensor else 0
-        plain = isinstance(stop, int) and isinstance(start, int) and 0 <= start and stop >= 0
+        plain = isinstance(stop, int) and isinstance(start, int) and start >= 0 and stop >= 0
         used = max(used, min(stop, size) if plain else size)
     target = code.buffer((size,), dtype)
     code.prepare.append(target.name)
@@ -349,22 +231,58 @@ def _permutation(code: Lowering, node: fx.Node) -> Value:
     return target
 
 
+def _flip(code: Lowering, node: Any) -> Value:
+    source = code.memory(code.values[node.args[0].name])
+    shape, dtype = meta_of(node)
+    target = code.buffer(shape, dtype)
+    turned = {d % len(shape) for d in node.args[1]}
+    strides = tuple(-s if d in turned else s for d, s in enumerate(source.strides))
+    offset = source.offset + sum((shape[d] - 1) * source.strides[d] for d in turned)
+    code.copy(View(source.name, shape, dtype, strides, offset), target)
+    return target
+
+
+def _polygamma(code: Lowering, node: Any) -> Value:
+    if node.args[0] != 1:
+        raise Unsupported(f"polygamma of order {node.args[0]}")
+    return code.pointwise(node, lambda x: f"p_trigamma({x})", [code.value(node.args[1])])
+
+
+def _item(code: Lowering, node: Any) -> Value:
+    raise Unsupported("the value of a tensor is read (.item(), float(), or an index)")
+
+
+def _select(dim: int, position: int, x: Tensor) -> Tensor:
+    return x.select(dim, position)
+
+
+def _narrow(view: View, dim: int, start: int, size: int) -> View:
+    return must_view(view, lambda x: x.narrow(dim, start, size))
+
+
+def _flat(strides: tuple[int, ...], shape: tuple[int, ...]) -> str:
+    return " + ".join([*(f"i{k} * {s}" for k, s in enumerate(strides)), "0"])
+
+
+def _strides_for(view: View, shape: tuple[int, ...]) -> tuple[int, ...]:
+    found = must_view(view, lambda x: x.expand(shape))
+    return found.strides
+
+
+def _dot_index(strides: tuple[int, ...], offset: int) -> str:
+    return " + ".join([*(f"i{k} * {s}" for k, s in enumerate(strides) if s), str(offset)])
+
+
 RANDOM = ("normal_functional", "randn", "rand", "uniform", "randperm", "rand_like", "randn_like")
 
-OPERATIONS: dict[str, Callable[[Lowering, fx.Node], Any]] = {
+OPERATIONS: dict[str, Callable[[Lowering, Any], Any]] = {
+    **MATRIX_OPERATIONS,
     "sum": _sum,
     "mean": _mean,
     "amax": _amax,
     "split_with_sizes": _split,
     "unbind": _unbind,
     "cat": _cat,
-    "mm": _multiply,
-    "bmm": _multiply,
-    "mv": _matrix_vector,
-    "dot": _dot,
-    "linalg_cholesky_ex": _cholesky,
-    "_linalg_check_errors": _check,
-    "linalg_solve_triangular": _solve_triangular,
     "index": _index,
     "index_put": _index_put,
     "index_select": _index_select,
@@ -373,7 +291,11 @@ OPERATIONS: dict[str, Callable[[Lowering, fx.Node], Any]] = {
     "diagonal_scatter": _scatter_into(
         lambda x, *a, **k: torch.ops.aten.diagonal.default(x, *a, **k)
     ),
+    "as_strided_scatter": _scatter_into(torch.as_strided),
     "constant_pad_nd": _pad,
+    "flip": _flip,
+    "polygamma": _polygamma,
+    "_local_scalar_dense": _item,
     "cumsum": _cumsum,
     "normal_functional": _random("random.normal()", scaled=True),
     "uniform": _random("random.uniform()", scaled=True),
@@ -384,17 +306,3 @@ OPERATIONS: dict[str, Callable[[Lowering, fx.Node], Any]] = {
     "randperm": _permutation,
 }
 """ATen operation -> rule"""
-
-
-def _flat(strides: tuple[int, ...], shape: tuple[int, ...]) -> str:
-    return " + ".join([*(f"i{k} * {s}" for k, s in enumerate(strides)), "0"])
-
-
-def _strides_for(view: View, shape: tuple[int, ...]) -> tuple[int, ...]:
-    found = view_of(view, lambda x: x.expand(shape))
-    assert found is not None
-    return found.strides
-
-
-def _dot_index(strides: tuple[int, ...], offset: int) -> str:
-    return " + ".join([*(f"i{k} * {s}" for k, s in enumerate(strides) if s), str(offset)])

@@ -9,6 +9,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from probkit.errors import ShapeError, message
 from probkit.infer.native.build import library, resource
 from probkit.infer.native.expressions import c_type
 from probkit.infer.native.graph import Graph, trace
@@ -25,7 +26,7 @@ class NativeFunction:
         function: ``function(parameters, *data)`` returns a scalar loss and its gradient.
         parameters: example of the flat parameter vector.
         data: tensors; their values are fixed from here on.
-        driver: name of the C++ file that calls ``evaluate``.
+        driver: name of the C++ file that calls ``evaluate`` in its loop; empty for none.
 
     Raises:
         Unsupported: no native form, for the reason in the message.
@@ -36,7 +37,7 @@ class NativeFunction:
         function: Callable[..., Any],
         parameters: Tensor,
         data: Sequence[Tensor],
-        driver: str,
+        driver: str = "",
     ) -> None:
         if parameters.device.type != "cpu":
             raise Unsupported(f"tensors on {parameters.device}")
@@ -48,6 +49,38 @@ class NativeFunction:
         self.workspace = torch.empty(self.workspace_size + 64, dtype=torch.uint8)
         addresses = [x.data_ptr() for x in self._inputs]
         self.inputs = (ctypes.c_void_p * max(len(addresses), 1))(*addresses)
+
+    def __call__(self, parameters: Tensor, seed: int = 0) -> tuple[float, Tensor, bool]:
+        """Loss and gradient at one point, and whether a factorisation failed.
+
+        Args:
+            parameters: (size,) as in the example given at first.
+            seed: of the random draws in the graph.
+
+        Raises:
+            ShapeError: other parameters than the graph was recorded for.
+        """
+        if parameters.shape != (self.size,) or parameters.dtype != self.dtype:
+            raise ShapeError(
+                message(
+                    "The native function was recorded for other parameters",
+                    where="parameters",
+                    got=f"{tuple(parameters.shape)}, {parameters.dtype}",
+                    expected=f"({self.size},), {self.dtype}",
+                )
+            )
+        values = parameters.detach().contiguous()
+        gradient = torch.empty_like(values)
+        loss = ctypes.c_double(0.0)
+        failed = self.library.evaluate_once(
+            ctypes.c_void_p(values.data_ptr()),
+            self.inputs,
+            ctypes.c_uint64(seed),
+            self.workspace_pointer(),
+            ctypes.byref(loss),
+            ctypes.c_void_p(gradient.data_ptr()),
+        )
+        return loss.value, gradient, bool(failed)
 
     def workspace_pointer(self) -> ctypes.c_void_p:
         """Address of the workspace, aligned to a cache line."""
@@ -64,19 +97,16 @@ def _write(graph: Graph, parameters: Tensor, driver: str) -> tuple[str, int]:
     given: dict[str, Value] = {
         graph.parameters: View("theta", tuple(parameters.shape), parameters.dtype, (1,))
     }
-    for k, (name, value) in enumerate(graph.inputs.items()):
-        kind = c_type(value.dtype)
+    for k, (name, tensor) in enumerate(graph.inputs.items()):
+        kind = c_type(tensor.dtype)
         if kind is None:
-            raise Unsupported(f"tensors of {value.dtype}")
+            raise Unsupported(f"tensors of {tensor.dtype}")
         pointer = f"x{k}"
-        code.lines.append(
-            f"const {kind}* const __restrict {pointer} = (const {kind}*)inputs[{k}];"
-        )
-        given[name] = View(pointer, tuple(value.shape), value.dtype, tuple(value.stride()))
+        code.lines.append(f"const {kind}* const __restrict {pointer} = (const {kind}*)inputs[{k}];")
+        given[name] = View(pointer, tuple(tensor.shape), tensor.dtype, tuple(tensor.stride()))
     loss, gradient = code.run(graph.graph, given)
-    total = gradient.name if isinstance(gradient, Number) else code.dense(gradient).name
+    entry = gradient.name if isinstance(gradient, Number) else f"{code.dense(gradient).name}[i]"
     value = code.number(loss)
-    entry = total if isinstance(gradient, Number) else f"{total}[i]"
     body = "\n  ".join(code.lines)
     prepare = "\n  ".join(code.prepare)
     place = code.workspace
@@ -93,7 +123,8 @@ def _write(graph: Graph, parameters: Tensor, driver: str) -> tuple[str, int]:
             f"  *loss = {value};",
             f"  for (int64_t i = 0; i < SIZE; ++i) gradient[i] = {entry};",
             "  return 0;\n}",
-            resource(driver),
+            resource("evaluate.cpp"),
+            resource(driver) if driver else "",
         ]
     )
     return source, place + parameters.dtype.itemsize * size + 64

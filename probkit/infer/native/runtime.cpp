@@ -52,6 +52,19 @@ static inline double p_digamma(double x) {
       - s * (1. / 132 - s * (691. / 32760 - s / 12))))));
 }
 
+static inline double p_trigamma(double x) {
+  double total = 0;
+  if (x <= 0) {
+    if (floor(x) == x) return INFINITY;
+    const double s = M_PI / sin(M_PI * x);
+    return s * s - p_trigamma(1 - x);
+  }
+  while (x < 10) { total += 1 / (x * x); x += 1; }
+  const double s = 1 / (x * x);
+  return total + 1 / x + s / 2 + s / x * (1. / 6 - s * (1. / 30 - s * (1. / 42 - s * (1. / 30
+      - s * (5. / 66 - s * (691. / 2730 - s * 7 / 6))))));
+}
+
 // xoshiro256++ (Blackman and Vigna 2019), seeded by splitmix64; polar method for normals
 struct Random {
   uint64_t s[4];

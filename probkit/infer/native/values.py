@@ -1,4 +1,4 @@
-"""Values of a graph during lowering: numbers in registers, strided views of memory, loop members."""
+"""Values of a graph during lowering: numbers, strided views of memory, members of loops."""
 
 from __future__ import annotations
 
@@ -9,7 +9,16 @@ from typing import Any
 import torch
 from torch import Tensor
 
-__all__ = ["Member", "Number", "Value", "View", "dense_strides", "same_elements", "view_of"]
+__all__ = [
+    "Member",
+    "Number",
+    "Value",
+    "View",
+    "dense_strides",
+    "must_view",
+    "same_elements",
+    "view_of",
+]
 
 
 @dataclass(frozen=True)
@@ -66,7 +75,11 @@ def same_elements(one: tuple[int, ...], other: tuple[int, ...]) -> bool:
 
 def view_of(value: View, operation: Callable[[Tensor], Any]) -> View | None:
     """What a view operation of torch makes of ``value``; None where it would have to copy."""
-    extent = 1 + value.offset + sum((n - 1) * s for n, s in zip(value.shape, value.strides, strict=True) if n)
+    extent = (
+        1
+        + value.offset
+        + sum((n - 1) * s for n, s in zip(value.shape, value.strides, strict=True) if n)
+    )
     memory = torch.empty(extent, dtype=torch.uint8, device="meta")
     try:
         result = operation(memory.as_strided(value.shape, value.strides, value.offset))
@@ -80,3 +93,10 @@ def view_of(value: View, operation: Callable[[Tensor], Any]) -> View | None:
         strides=tuple(result.stride()),
         offset=result.storage_offset(),
     )
+
+
+def must_view(value: View, operation: Callable[[Tensor], Any]) -> View:
+    """:func:`view_of` for an operation that never copies."""
+    found = view_of(value, operation)
+    assert found is not None
+    return found
