@@ -10,11 +10,40 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from probkit import infer
-    from probkit.infer import CAVI, CVI, NUTS, SVI, FitResult, Gibbs, Status, fit
+    from probkit.infer import (
+        CAVI,
+        CVI,
+        EM,
+        HMC,
+        MAP,
+        NUTS,
+        SVI,
+        FitResult,
+        GaussNewton,
+        Gibbs,
+        Laplace,
+        Status,
+        fit,
+    )
 
 __version__ = "0.1.0"
 
-__all__ = ["CAVI", "CVI", "NUTS", "SVI", "FitResult", "Gibbs", "Status", "fit", "infer"]
+__all__ = [
+    "CAVI",
+    "CVI",
+    "EM",
+    "HMC",
+    "MAP",
+    "NUTS",
+    "SVI",
+    "FitResult",
+    "GaussNewton",
+    "Gibbs",
+    "Laplace",
+    "Status",
+    "fit",
+    "infer",
+]
 
 
 def __getattr__(name: str) -> Any:

@@ -10,6 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from probkit.infer import DrawsPosterior, StepInfo
+from probkit.linalg.block_tridiagonal import BlockTridiagonalLinearOperator
 
 State = dict[str, Tensor]
 
@@ -111,3 +112,38 @@ def function_guide(y: Tensor) -> None:
 def normal_data(count: int = 40) -> Tensor:
     generator = torch.Generator().manual_seed(5)
     return 1.5 + torch.randn(count, generator=generator, dtype=torch.float64)
+
+
+class Chain:
+    """A Gaussian random walk seen with noise: a density with a block-tridiagonal curvature."""
+
+    def __init__(self, y: Tensor) -> None:
+        self.y = y
+
+    def initial(self, generator: torch.Generator) -> Tensor:
+        return torch.randn(len(self.y), generator=generator, dtype=self.y.dtype)
+
+    def value_and_gradient(self, flat: Tensor) -> tuple[Tensor, Tensor]:
+        away = flat - self.y
+        quadratic = flat @ (self._prior() @ flat) + 4 * away @ away
+        return quadratic / 2, self._prior() @ flat + 4 * away
+
+    def curvature(self, flat: Tensor) -> BlockTridiagonalLinearOperator:
+        dense = self._prior() + 4 * torch.eye(len(self.y), dtype=self.y.dtype)
+        lower = dense.diagonal(-1)
+        return BlockTridiagonalLinearOperator(
+            dense.diagonal()[:, None, None], lower[:, None, None].contiguous()
+        )
+
+    def values(self, flat: Tensor) -> Tensor:
+        return torch.stack([self.value_and_gradient(point)[0] for point in flat])
+
+    def sites(self, flat: Tensor) -> dict[str, Tensor]:
+        return {"x": flat}
+
+    def _prior(self) -> Tensor:
+        size = len(self.y)
+        steps = torch.eye(size, dtype=self.y.dtype) - torch.diag(
+            torch.ones(size - 1, dtype=self.y.dtype), -1
+        )
+        return steps.T @ steps

@@ -4,10 +4,17 @@ from __future__ import annotations
 
 from probkit.infer.cavi import CAVI, CVI
 from probkit.infer.data_parallel import DataParallelSVI
+from probkit.infer.densities import SmoothDensity
+from probkit.infer.em import EM, ExpectationMaximization
 from probkit.infer.fitting import fit
+from probkit.infer.gauss_newton import GaussNewton, LeastSquares, Linearization
 from probkit.infer.gibbs import Gibbs
 from probkit.infer.hmc import HMC
+from probkit.infer.importance import WeightedDraws
+from probkit.infer.laplace import Laplace
+from probkit.infer.maximum import MAP
 from probkit.infer.nuts import NUTS
+from probkit.infer.point_estimate import PointEstimate
 from probkit.infer.posterior import DrawsPosterior
 from probkit.infer.protocols import GibbsModel, PosteriorLike, StepInfo, Sweep
 from probkit.infer.ranks import Ranks, process_group
@@ -20,20 +27,30 @@ from probkit.infer.sweeps import Outcome, fit_many, grid
 __all__ = [
     "CAVI",
     "CVI",
+    "EM",
     "HMC",
+    "MAP",
     "NUTS",
     "SVI",
     "DataParallelSVI",
     "DrawsPosterior",
+    "ExpectationMaximization",
     "FitResult",
+    "GaussNewton",
     "Gibbs",
     "GibbsModel",
+    "Laplace",
+    "LeastSquares",
+    "Linearization",
     "Outcome",
+    "PointEstimate",
     "PosteriorLike",
     "Ranks",
+    "SmoothDensity",
     "Status",
     "StepInfo",
     "Sweep",
+    "WeightedDraws",
     "fit",
     "fit_many",
     "grid",

@@ -9,8 +9,13 @@ from typing import Any
 from probkit.errors import ConfigurationError, message
 from probkit.infer.callbacks import Callback
 from probkit.infer.cavi import CAVI
+from probkit.infer.densities import SmoothDensity
+from probkit.infer.em import EM, ExpectationMaximization
+from probkit.infer.gauss_newton import GaussNewton, LeastSquares
 from probkit.infer.gibbs import Gibbs
 from probkit.infer.hmc import HMC
+from probkit.infer.laplace import Laplace
+from probkit.infer.maximum import MAP
 from probkit.infer.nuts import NUTS
 from probkit.infer.protocols import GibbsModel, Sweep
 from probkit.infer.result import FitResult
@@ -19,7 +24,7 @@ from probkit.random import Seed
 
 __all__ = ["fit"]
 
-Engine = CAVI | Gibbs | SVI | HMC | NUTS
+Engine = CAVI | EM | GaussNewton | Gibbs | HMC | Laplace | MAP | NUTS | SVI
 
 
 def fit(
@@ -35,13 +40,15 @@ def fit(
 ) -> FitResult:
     """Fit a model with the engine that suits it, or with the one given.
 
-    "auto" takes ``CAVI`` for a model with sweeps, ``Gibbs`` for one with Gibbs steps, and ``SVI``
-    for any other callable, which is taken to be a Pyro model. The choice and its reason are in
-    ``result.provenance``.
+    "auto" takes ``CAVI`` for a model with sweeps, ``EM`` for one with an E- and an M-step,
+    ``GaussNewton`` for one with residuals, ``Gibbs`` for one with Gibbs steps, ``Laplace`` for a
+    smooth density, and ``SVI`` for any other callable, which is taken to be a Pyro model. The
+    choice and its reason are in ``result.provenance``.
 
     Args:
-        model: a Pyro model, or an object with the methods of ``Sweep`` or ``GibbsModel``; such an
-            object holds its data itself.
+        model: a Pyro model, or an object with the methods of ``Sweep``,
+            ``ExpectationMaximization``, ``LeastSquares``, ``GibbsModel`` or ``SmoothDensity``;
+            such an object holds its data itself.
         data: arguments of a Pyro model: a tensor, a tuple of arguments or a dict of keywords.
         engine: "auto", or an engine such as ``SVI(steps=5000)``.
         seed: of everything random.
@@ -74,8 +81,11 @@ def fit(
         "progress": progress,
         "callbacks": callbacks,
     }
-    if isinstance(chosen, SVI | HMC | NUTS):
+    if isinstance(chosen, SVI | HMC | NUTS | MAP):
         _require(callable(model), model, chosen, "a callable Pyro model")
+        return chosen.fit(model, data, **common)
+    if isinstance(chosen, Laplace) and not isinstance(model, SmoothDensity):
+        _require(callable(model), model, chosen, "a callable Pyro model, or a SmoothDensity")
         return chosen.fit(model, data, **common)
     if data is not None:
         raise ConfigurationError(
@@ -87,16 +97,28 @@ def fit(
                 remedy="build the model with its data and call fit(model)",
             )
         )
+    return _fit_structured(chosen, model, common)
+
+
+def _fit_structured(chosen: Engine, model: Any, common: dict[str, Any]) -> FitResult:
+    """A model that holds its data, with the engine for its methods."""
     if isinstance(chosen, CAVI):
         _require(isinstance(model, Sweep), model, chosen, "initialize, sweep and posterior")
-        return chosen.fit(model, **common)
-    _require(isinstance(model, GibbsModel), model, chosen, "initialize, gibbs_step and draw")
+    elif isinstance(chosen, EM):
+        expected = "initialize, e_step, m_step and posterior"
+        _require(isinstance(model, ExpectationMaximization), model, chosen, expected)
+    elif isinstance(chosen, GaussNewton):
+        expected = "initialize, residual and linearize"
+        _require(isinstance(model, LeastSquares), model, chosen, expected)
+    elif isinstance(chosen, Gibbs):
+        expected = "initialize, gibbs_step and draw"
+        _require(isinstance(model, GibbsModel), model, chosen, expected)
     return chosen.fit(model, **common)
 
 
 def _choose(model: Any, engine: Engine | str) -> tuple[Engine, str]:
     """The engine and why it was taken."""
-    if isinstance(engine, CAVI | Gibbs | SVI | HMC | NUTS):
+    if isinstance(engine, Engine):
         return engine, "asked for"
     if engine != "auto":
         raise ConfigurationError(
@@ -104,13 +126,19 @@ def _choose(model: Any, engine: Engine | str) -> tuple[Engine, str]:
                 "An engine must be an engine object",
                 where="engine",
                 got=repr(engine),
-                expected='"auto", CAVI(...), CVI(...), Gibbs(...), SVI(...), HMC(...) or NUTS(...)',
+                expected='"auto" or an engine of probkit.infer, such as SVI(...)',
             )
         )
     if isinstance(model, Sweep):
         return CAVI(), "auto: the model has sweeps of exact updates"
+    if isinstance(model, ExpectationMaximization):
+        return EM(), "auto: the model has an E- and an M-step"
+    if isinstance(model, LeastSquares):
+        return GaussNewton(), "auto: the model is a sum of squared residuals"
     if isinstance(model, GibbsModel):
         return Gibbs(), "auto: the model has exact conditional draws"
+    if isinstance(model, SmoothDensity):
+        return Laplace(), "auto: the model is a smooth density of its own structure"
     return SVI(), "auto: the model is a Pyro model without structure known to other engines"
 
 

@@ -15,20 +15,29 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 
 from probkit.errors import CheckpointError, message
-from probkit.infer.protocols import PosteriorLike
+from probkit.infer.protocols import PosteriorLike, State
 from probkit.infer.registry import lookup, registered_name
 
 __all__ = ["FORMAT_VERSION", "load_parts", "save_parts"]
 
 FORMAT_VERSION = 1
 _MANIFEST, _STATE, _POSTERIOR = "manifest.json", "state.safetensors", "posterior.nc"
+_IMPORTANCE = "importance."
 _RECORD = ("status", "history", "diagnostics", "provenance", "detail")
 
 
 def save_parts(
-    directory: Path, posterior: PosteriorLike, record: dict[str, Any], tree: xr.DataTree
+    directory: Path,
+    posterior: PosteriorLike,
+    record: dict[str, Any],
+    tree: xr.DataTree,
+    *,
+    importance: State,
 ) -> Path:
-    """Write the three files; each is moved into place when complete."""
+    """Write the three files; each is moved into place when complete.
+
+    ``importance`` are the tensors of the weighted draws, kept beside those of the posterior.
+    """
     directory.mkdir(parents=True, exist_ok=True)
     manifest = {
         "format_version": FORMAT_VERSION,
@@ -37,7 +46,8 @@ def save_parts(
         **record,
     }
     text = json.dumps(manifest, indent=1, default=str)
-    tensors = {k: v.detach().cpu().contiguous().clone() for k, v in posterior.tensors().items()}
+    every = posterior.tensors() | {_IMPORTANCE + k: v for k, v in importance.items()}
+    tensors = {k: v.detach().cpu().contiguous().clone() for k, v in every.items()}
     temporary = {name: directory / f".{name}.tmp" for name in (_MANIFEST, _STATE, _POSTERIOR)}
     temporary[_MANIFEST].write_text(text, encoding="utf-8")
     save_file(tensors, temporary[_STATE])
@@ -47,8 +57,8 @@ def save_parts(
     return directory
 
 
-def load_parts(directory: Path) -> tuple[Any, dict[str, Any]]:
-    """Rebuild the posterior and return it with the record of the fit.
+def load_parts(directory: Path) -> tuple[Any, dict[str, Any], State]:
+    """Rebuild the posterior and return it with the record of the fit and the weighted draws.
 
     Raises:
         CheckpointError: files missing, damaged, or of a newer format.
@@ -86,5 +96,6 @@ def load_parts(directory: Path) -> tuple[Any, dict[str, Any]]:
                 remedy="upgrade probkit",
             )
         )
+    extra = {k: tensors.pop(k) for k in list(tensors) if k.startswith(_IMPORTANCE)}
     posterior = lookup(manifest["class"]).from_spec(manifest["spec"], tensors)
-    return posterior, manifest
+    return posterior, manifest, {k.removeprefix(_IMPORTANCE): v for k, v in extra.items()}

@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 
 from probkit.errors import ConfigurationError, message
 from probkit.infer.datatree import build_datatree
+from probkit.infer.importance import WeightedDraws
 from probkit.infer.persistence import load_parts, save_parts
 from probkit.infer.protocols import PosteriorLike, State
 from probkit.infer.status import Status
@@ -33,6 +34,7 @@ class FitResult:
         provenance: versions, seed, dtype, device, settings, data digest, engine and reason.
         detail: the error message or place where a broken fit stopped.
         state: the flat state of the algorithm (for SVI the parameters, ``param.NAME``); not saved.
+        importance: draws with importance weights, for corrected moments; None where there are none.
     """
 
     status: Status
@@ -43,6 +45,7 @@ class FitResult:
     detail: str = ""
     resume_with: Callable[..., FitResult] | None = field(default=None, repr=False, compare=False)
     state: State = field(default_factory=dict, repr=False, compare=False)
+    importance: WeightedDraws | None = field(default=None, repr=False, compare=False)
 
     def __getstate__(self) -> dict[str, Any]:
         # the closure that resumes a fit holds model and data; a pickled result goes without
@@ -97,7 +100,9 @@ class FitResult:
             "provenance": self.provenance,
             "detail": self.detail,
         }
-        return save_parts(Path(directory), self.posterior, record, self.to_datatree())
+        extra = {} if self.importance is None else self.importance.tensors()
+        tree = self.to_datatree()
+        return save_parts(Path(directory), self.posterior, record, tree, importance=extra)
 
     @classmethod
     def load(cls, directory: str | Path) -> FitResult:
@@ -106,7 +111,7 @@ class FitResult:
         Raises:
             CheckpointError: missing or damaged files, or a newer format.
         """
-        posterior, record = load_parts(Path(directory))
+        posterior, record, extra = load_parts(Path(directory))
         history = {name: np.asarray(column) for name, column in record["history"].items()}
         return cls(
             Status(record["status"]),
@@ -115,6 +120,7 @@ class FitResult:
             record["diagnostics"],
             record["provenance"],
             record["detail"],
+            importance=WeightedDraws.from_tensors(extra) if extra else None,
         )
 
     def _delegate(self, name: str) -> Callable[..., Any]:

@@ -14,7 +14,7 @@ from typing import Protocol
 
 from probkit.infer.status import Status
 
-__all__ = ["ImprovementPatience", "RelativeChange", "StoppingRule", "segment_start"]
+__all__ = ["ImprovementPatience", "RelativeChange", "Stalled", "StoppingRule", "segment_start"]
 
 History = Mapping[str, Sequence[float]]
 
@@ -85,3 +85,16 @@ class ImprovementPatience:
         best_before = max(means[: -self.patience])
         recent = max(means[-self.patience :])
         return Status.CONVERGED if recent <= best_before + margin else None
+
+
+@dataclass(frozen=True)
+class Stalled:
+    """Stops where a step reported (metric ``stalled``) that it cannot improve any further.
+
+    Example:
+        >>> Stalled()({"objective": [-1.0], "segment": [0.0], "stalled": [1.0]})
+        <Status.STALLED: 'stalled'>
+    """
+
+    def __call__(self, history: History) -> Status | None:
+        return Status.STALLED if history["stalled"][-1] == 1 else None

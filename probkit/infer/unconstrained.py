@@ -52,6 +52,8 @@ class UnconstrainedModel:
     Args:
         model: a Pyro model with continuous unknowns.
         arguments: its data; all of them, without subsampling.
+        jacobian: include the determinants of the maps, as a density of the flat vector has them;
+            without them the mode is that of the unknowns themselves.
 
     Attributes:
         size: length of the flat vector.
@@ -63,8 +65,10 @@ class UnconstrainedModel:
         DtypeError: a complex unknown.
     """
 
-    def __init__(self, model: Callable[..., Any], arguments: ModelArguments) -> None:
-        self._model, self._arguments = model, arguments
+    def __init__(
+        self, model: Callable[..., Any], arguments: ModelArguments, *, jacobian: bool = True
+    ) -> None:
+        self._model, self._arguments, self._jacobian = model, arguments, jacobian
         args, kwargs = arguments
         trace = poutine.trace(model).get_trace(*args, **kwargs)
         _check_trace(trace)
@@ -87,7 +91,8 @@ class UnconstrainedModel:
                 continue
             density = site["fn"].log_prob(site["value"], *site["args"], **site["kwargs"])
             total = scale_and_mask(density, site["scale"], site["mask"]).sum()
-            found[name] = -total - log_det[name] if name in log_det else -total
+            weighed = self._jacobian and name in log_det
+            found[name] = -total - log_det[name] if weighed else -total
         return found
 
     def potential(self, flat: Float[Tensor, " size"]) -> Float[Tensor, ""]:

@@ -14,7 +14,7 @@ import torch
 
 import probkit
 from probkit.errors import ConfigurationError
-from probkit.infer import CAVI, HMC, NUTS, SVI, Gibbs, Status
+from probkit.infer import CAVI, HMC, MAP, NUTS, SVI, Gibbs, Laplace, Status
 from probkit.infer.callbacks import Callback
 from tests import toy_models
 from tests.toy_models import ModuleGuide, NormalGibbs, Walk, function_guide, normal_mean
@@ -46,6 +46,7 @@ CASES = {
         Y,
         3,
     ),
+    "laplace": (Laplace(num_posterior_samples=50), lambda: normal_mean, Y, 2),
 }
 
 
@@ -83,6 +84,21 @@ def kill_signal():
     before = signal.signal(signal.SIGTERM, handler)
     yield
     signal.signal(signal.SIGTERM, before)
+
+
+def test_map_resumes_and_leaves_nothing_behind(tmp_path, kill_signal):
+    mine = pyro.param("loc", torch.tensor([7.0]))
+    whole = probkit.fit(normal_mean, Y, engine=MAP(), seed=3)
+    with pytest.raises(Killed):
+        probkit.fit(
+            *(normal_mean, Y),
+            **{"engine": MAP(), "seed": 3, "checkpoint": tmp_path, "callbacks": [StopAfter(2)]},
+        )
+    resumed = probkit.fit(normal_mean, Y, engine=MAP(), seed=3, checkpoint=tmp_path, resume=True)
+    assert resumed.state.keys() == whole.state.keys()
+    assert all(torch.equal(resumed.state[name], whole.state[name]) for name in whole.state)
+    assert pyro.get_param_store()["loc"] is mine
+    pyro.clear_param_store()
 
 
 def same(a, b):
@@ -145,7 +161,7 @@ def test_seed_decides_and_global_generators_are_left_alone(name):
     assert any(not torch.equal(other.posterior.draws[k], v) for k, v in one.posterior.draws.items())
 
 
-@pytest.mark.parametrize("name", ["svi", "svi_function_guide", "nuts", "hmc"])
+@pytest.mark.parametrize("name", ["svi", "svi_function_guide", "nuts", "hmc", "laplace"])
 def test_parameters_of_the_user_survive(name):
     engine, make, data, _ = CASES[name]
     mine = pyro.param("loc", torch.tensor([7.0]))

@@ -1,0 +1,154 @@
+"""The mode of a smooth density: L-BFGS until close, then Newton steps.
+
+Progress is measured by the Newton decrement sqrt(g' H^-1 g), the distance to the mode in posterior
+standard deviations; it does not change with the units of the unknowns. Where a dense Hessian is not
+positive definite, a multiple of the identity is added until it is,
+
+    (H + t I) d = -g,     t = 0, then from 1e-6 of the largest |H_ii| by tens.
+
+Cost: a gradient for each trial of an L-BFGS step; a Hessian for each Newton step.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+from probkit.errors import NotPositiveDefiniteError
+from probkit.infer.densities import SmoothDensity
+from probkit.infer.gaussian_at_mode import Precision, solve_precision
+from probkit.infer.protocols import State, StepInfo
+from probkit.infer.quasi_newton import Memory, direction, remember, wolfe_search
+
+__all__ = ["ModeSearch"]
+
+_MEMORY = 10
+_CLOSE = 1e-2
+_AT_ROUNDING = 1e-3
+_SHIFTS = 12
+
+
+@dataclass(frozen=True)
+class ModeSearch:
+    """Steps of the search, as pure functions of a state.
+
+    Args:
+        density: what to maximise.
+        tolerance: Newton decrement (posterior standard deviations) that ends the search.
+        newton: finish by Newton steps; without them the decrement is that of L-BFGS, an estimate.
+
+    The state holds ``flat``, ``value``, ``gradient``, the memory of L-BFGS and the phase. A step
+    that cannot lower the value ends the search: converged if the decrement is below .001, where
+    rounding hides what is left, and stalled (metric ``stalled``) otherwise.
+    """
+
+    density: SmoothDensity
+    tolerance: float
+    newton: bool
+
+    def initialize(self, generator: torch.Generator) -> State:
+        """The first state, at the density's own starting point."""
+        flat = self.density.initial(generator)
+        value, gradient = self.density.value_and_gradient(flat)
+        empty = flat.new_zeros(min(_MEMORY, len(flat)), len(flat))
+        return {
+            **{"flat": flat, "value": value, "gradient": gradient},
+            **{"steps": empty, "changes": empty.clone(), "count": torch.tensor(0)},
+            "phase": torch.tensor(0),
+        }
+
+    def step(self, state: State, generator: torch.Generator) -> tuple[State, StepInfo]:
+        """One L-BFGS or Newton step; deterministic."""
+        if int(state["phase"]) == 1:
+            return self._newton(state)
+        memory = Memory(state["steps"], state["changes"], int(state["count"]))
+        along = direction(memory, state["gradient"])
+        if float(along @ state["gradient"]) >= 0:  # rounding spoilt the memory
+            memory = memory._replace(filled=0)
+            along = direction(memory, state["gradient"])
+        decrement = _decrement(state["gradient"], along)
+        reached = memory.filled > 0 and decrement < (_CLOSE if self.newton else self.tolerance)
+        if _is_zero(state["gradient"]) or reached:
+            return self._leave(state, decrement, good=True)
+        found = wolfe_search(
+            self.density.value_and_gradient,
+            *(state["flat"], state["value"], state["gradient"], along),
+        )
+        if not found.found:
+            if memory.filled > 0:  # a fresh start along the gradient, before giving up
+                forgot = {**state, "count": torch.tensor(0)}
+                return forgot, self._info(forgot, decrement)
+            return self._leave(state, decrement, good=decrement < _AT_ROUNDING)
+        memory = remember(memory, found.flat - state["flat"], found.gradient - state["gradient"])
+        proposal = {
+            **{"flat": found.flat, "value": found.value, "gradient": found.gradient},
+            **{"steps": memory.steps, "changes": memory.changes},
+            **{"count": torch.tensor(memory.filled), "phase": state["phase"]},
+        }
+        return proposal, self._info(proposal, decrement)
+
+    def _newton(self, state: State) -> tuple[State, StepInfo]:
+        gradient = state["gradient"]
+        along, shift = _damped(self.density.curvature(state["flat"]), gradient)
+        decrement = _decrement(gradient, along)
+        if shift == 0 and decrement < self.tolerance:
+            return state, self._info(state, decrement, converged=True)
+        found = wolfe_search(
+            self.density.value_and_gradient, state["flat"], state["value"], gradient, along
+        )
+        if not found.found:
+            good = shift == 0 and decrement < _AT_ROUNDING
+            return state, self._info(state, decrement, converged=good, stalled=not good)
+        proposal = {
+            **state,
+            **{"flat": found.flat, "value": found.value, "gradient": found.gradient},
+        }
+        return proposal, self._info(proposal, decrement)
+
+    def _leave(self, state: State, decrement: float, *, good: bool) -> tuple[State, StepInfo]:
+        """The end of the first phase: go on by Newton steps, or stop."""
+        if self.newton:
+            following = {**state, "phase": torch.tensor(1)}
+            return following, self._info(following, decrement)
+        return state, self._info(state, decrement, converged=good, stalled=not good)
+
+    @staticmethod
+    def _info(
+        state: State, decrement: float, *, converged: bool = False, stalled: bool = False
+    ) -> StepInfo:
+        metrics = {
+            "decrement": decrement,
+            "gradient_norm": float(state["gradient"].norm()),
+            "newton": float(state["phase"]),
+            "stalled": float(stalled),
+        }
+        return StepInfo(-float(state["value"]), converged=converged, metrics=metrics)
+
+
+def _decrement(gradient: Tensor, along: Tensor) -> float:
+    return math.sqrt(max(-float(gradient @ along), 0.0))
+
+
+def _is_zero(gradient: Tensor) -> bool:
+    return not bool(gradient.any())
+
+
+def _damped(
+    curvature: Precision, gradient: Float[Tensor, " size"]
+) -> tuple[Float[Tensor, " size"], float]:
+    """The Newton direction and the shift it needed."""
+    if not isinstance(curvature, Tensor):
+        return -solve_precision(curvature, gradient), 0.0
+    scale = float(curvature.diagonal().abs().max()) or 1.0
+    identity = torch.eye(len(gradient), dtype=gradient.dtype, device=gradient.device)
+    for power in range(-1, _SHIFTS):
+        shift = 0.0 if power < 0 else scale * 10.0 ** (power - 6)
+        try:
+            return -solve_precision(curvature + shift * identity, gradient), shift
+        except NotPositiveDefiniteError:
+            continue
+    return -gradient / scale, scale
