@@ -2,7 +2,7 @@
 
 With ``z`` the concatenation of all unknowns, mapped to the real line, and ``x = t(z)``,
 
-    U(z) = -sum_sites log p(site | parents) - sum_unknowns log |det dt / dz|.
+    U(z) = -sum_sites log p(site | parents) - sum_unknowns log abs(det dt / dz).
 
 ``U`` and its gradient are traced once to a graph without Python. A batch of chains is that graph
 under ``vmap``, which keeps the meaning of a single run whatever the model broadcasts, and the graph

@@ -6,7 +6,7 @@ Trajectory length ``T``: ascent on the expected squared change of the squared di
 ChEES (Hoffman, Radul & Sountsov, AISTATS 2021). A trajectory of duration ``t`` that takes ``z`` to
 ``z'`` with momentum ``p'`` gives, for each chain weighted by its acceptance probability,
 
-    d / d log t = t (|z' - m'|^2 - |z - m|^2) (z' - m') . p',
+    d / d log t = t (norm(z' - m')^2 - norm(z - m)^2) (z' - m') . p',
 
 followed by a step of Adam on ``log T``. Positions are in units of the estimated posterior sd, where
 a quarter of the period of a Gaussian is ``T = pi / 2``: the starting value. Durations are
