@@ -4,7 +4,7 @@ Progress is measured by the Newton decrement sqrt(g' H^-1 g), the distance to th
 standard deviations; it does not change with the units of the unknowns. Where a dense Hessian is not
 positive definite, a multiple of the identity is added until it is,
 
-    (H + t I) d = -g,     t = 0, then from 1e-6 of the largest |H_ii| by tens.
+    (H + t I) d = -g,     t = 0, then from 1e-6 of the largest diagonal entry of H by tens.
 
 Cost: a gradient for each trial of an L-BFGS step; a Hessian for each Newton step.
 """
