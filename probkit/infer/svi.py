@@ -19,6 +19,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pyro
 import pyro.infer
 import torch
 
@@ -27,6 +28,8 @@ from probkit.infer.callbacks import Callback
 from probkit.infer.checkpoint import Checkpoint
 from probkit.infer.elbo import ElboProgram
 from probkit.infer.engine import Run, model_settings, require_not_negative, require_positive
+from probkit.infer.guide_weights import WeighedGuide, weigh_guide
+from probkit.infer.model_checks import ModelChecks
 from probkit.infer.posterior import DrawsPosterior
 from probkit.infer.pyro_data import ModelArguments
 from probkit.infer.result import FitResult
@@ -35,13 +38,14 @@ from probkit.infer.stopping import ImprovementPatience
 from probkit.infer.variational import (
     final_guide,
     guide_draws,
-    importance_diagnostics,
     make_guide,
     point_estimate_warning,
 )
 from probkit.random import Seed, as_generator
 
 __all__ = ["SVI"]
+
+_MAX_BATCHES = 200
 
 
 @dataclass(frozen=True)
@@ -65,8 +69,9 @@ class SVI:
             the end of the latest window that is not worse than the best by a standard error.
         patience: windows without improvement after which the fit has converged.
         num_posterior_samples: draws of the fitted guide that make up the posterior.
-        num_diagnostic_samples: draws for the final ELBO and PSIS k-hat; 0 for neither. Only the
-            ELBO is estimated, and only by minibatches, when ``batch_size`` is given.
+        num_diagnostic_samples: draws for the final ELBO, PSIS k-hat and corrected moments; 0 for
+            none; at most 200 where guide and model cannot be run on many draws at once. Only the
+            ELBO is estimated, and only by 200 minibatches, when ``batch_size`` is given.
         checkpoint_every: steps between two checkpoints.
         compile: "auto", "on" or "off". Compiled steps run in native code, a thousand times faster
             than eager ones; "auto" builds it (in about a second) where that pays. What was done,
@@ -99,7 +104,7 @@ class SVI:
     window: int = 200
     patience: int = 5
     num_posterior_samples: int = 1000
-    num_diagnostic_samples: int = 200
+    num_diagnostic_samples: int = 2000
     checkpoint_every: int = 200
     compile: str = "auto"
 
@@ -154,7 +159,8 @@ class SVI:
         Returns:
             A result whose posterior are draws of the guide, (1, num_posterior_samples, *event);
             ``state`` holds the unconstrained parameters, ``param.NAME``. Diagnostics: ``elbo``,
-            ``elbo_se``, ``khat`` and ``warnings``.
+            ``elbo_se``, ``khat``, ``importance_ess``, ``log_evidence`` (corrected), ``sd_ratio``
+            and ``warnings``; ``importance`` holds the weighted draws.
         """
         arguments = ModelArguments.of(data)
         run = Run(
@@ -197,7 +203,8 @@ class SVI:
                 generator=generator,
             )
             program.load_best(outcome.state)
-            draws, diagnostics = self._finish(program, outcome.generator_state)
+            learned = {n: v.detach().clone() for n, v in pyro.get_param_store().items()}
+            draws, weighed = self._finish(program, outcome.generator_state)
 
         def resume_with(**changes: Any) -> FitResult:
             engine = replace(self, **changes)
@@ -209,11 +216,13 @@ class SVI:
             outcome.status,
             DrawsPosterior({name: value[None] for name, value in draws.items()}),
             {name: np.asarray(column) for name, column in outcome.history.items()},
-            diagnostics,
+            weighed.diagnostics,
             {**run.record(outcome.state), "compile": program.route},
             outcome.detail,
             resume_with,
             outcome.state,
+            weighed.weighted,
+            ModelChecks(model, arguments, learned),
         )
 
     def _program(
@@ -233,21 +242,23 @@ class SVI:
 
     def _finish(
         self, program: ElboProgram, generator_state: torch.Tensor
-    ) -> tuple[Mapping[str, torch.Tensor], dict[str, Any]]:
-        """Posterior draws and diagnostics at the best parameters."""
+    ) -> tuple[Mapping[str, torch.Tensor], WeighedGuide]:
+        """Posterior draws, and weighted ones with diagnostics, at the best parameters."""
         generator = torch.Generator()
         generator.set_state(generator_state)
         with pyro_seed(int(torch.randint(2**62, (), generator=generator))):
             guide = final_guide(program.guide, program.batch())
             draws = guide_draws(guide, program.batch(), self.num_posterior_samples)
             count = self.num_diagnostic_samples
-            diagnostics: dict[str, Any] = {}
+            weighed = WeighedGuide(None, {})
+            point = point_estimate_warning(guide)
             if count and self.batch_size is not None:
                 note = "not computed: it needs runs on the full data"
-                diagnostics = {**program.estimate(count, generator), "khat_note": note}
-            elif count:
-                diagnostics = importance_diagnostics(program.model, guide, program.batch(), count)
-        return draws, {**diagnostics, **point_estimate_warning(guide)}
+                estimate = program.estimate(min(count, _MAX_BATCHES), generator)
+                weighed = WeighedGuide(None, {**estimate, "khat_note": note})
+            elif count and not point:
+                weighed = weigh_guide(program.model, guide, program.batch(), count)
+        return draws, weighed._replace(diagnostics={**weighed.diagnostics, **point})
 
     def _elbo(self) -> Any:
         return getattr(pyro.infer, self.elbo)(
