@@ -43,10 +43,10 @@ def score_widths(
     The greatest is infinite where the posterior does not curve downwards at all.
 
     Example:
-        >>> z = torch.randn(100, 2, generator=torch.Generator().manual_seed(0)).double()
-        >>> least, greatest = score_widths(z - z.mean(0), -(z - z.mean(0)) / torch.tensor([1, 9.0]))
-        >>> round(greatest / least, 1)  # unit sds, and a posterior of sds 1 and 3
-        3.0
+        >>> z = torch.linspace(-1, 1, 101, dtype=torch.float64)[:, None]
+        >>> least, greatest = score_widths(z, -z / (4 * z.var()))  # a posterior twice as wide
+        >>> round(least, 6), round(greatest, 6)
+        (2.0, 2.0)
     """
     away = draws - draws.mean(0)
     values, vectors = torch.linalg.eigh(away.mT @ away / (len(draws) - 1))
