@@ -184,7 +184,6 @@ def gaussian_result(
     generator.set_state(outcome.generator_state)
     value, gradient = density.value_and_gradient(state["flat"])
     norm = {"gradient_norm": float(gradient.norm()), "num_steps": outcome.num_steps}
-    how = {"density": getattr(density, "how", "the model's own")}
     weighted = None
     try:
         gaussian = GaussianAtMode(state["flat"], density.curvature(state["flat"]))
@@ -206,7 +205,7 @@ def gaussian_result(
         DrawsPosterior({name: value[None] for name, value in draws.items()}),
         {name: np.asarray(column) for name, column in outcome.history.items()},
         diagnostics,
-        {**run.record(state), **how},
+        run.record(state),
         detail,
         None,
         state,
