@@ -26,15 +26,16 @@ import torch
 from probkit.errors import ConfigurationError, message
 from probkit.infer.callbacks import Callback
 from probkit.infer.checkpoint import Checkpoint
-from probkit.infer.elbo import ElboProgram
+from probkit.infer.elbo import ElboProgram, soften
 from probkit.infer.engine import Run, model_settings, require_not_negative, require_positive
 from probkit.infer.guide_weights import WeighedGuide, weigh_guide
+from probkit.infer.loop import Recovery
 from probkit.infer.model_checks import ModelChecks
 from probkit.infer.posterior import DrawsPosterior
 from probkit.infer.pyro_data import ModelArguments
 from probkit.infer.result import FitResult
 from probkit.infer.seeding import param_scope, pyro_seed
-from probkit.infer.stopping import ImprovementPatience
+from probkit.infer.stopping import FirstOf, ImprovementPatience, SecondsBudget, StoppingRule
 from probkit.infer.variational import (
     final_guide,
     guide_draws,
@@ -73,6 +74,10 @@ class SVI:
             none; at most 200 where guide and model cannot be run on many draws at once. Only the
             ELBO is estimated, and only by 200 minibatches, when ``batch_size`` is given.
         checkpoint_every: steps between two checkpoints.
+        stopping: a rule of ``probkit.infer.stopping`` in the place of patience over windows.
+        max_seconds: CPU seconds after which the fit ends as OUT_OF_TIME; None for no limit.
+        max_retries: attempts in a row to go on, with other random numbers and steps a tenth as
+            long, where an objective or gradient is not finite or a matrix not positive definite.
         compile: "auto", "on" or "off". Compiled steps run in native code, a thousand times faster
             than eager ones; "auto" builds it (in about a second) where that pays. What was done,
             and the reason, is in ``result.provenance["compile"]``; what cannot be compiled runs
@@ -106,6 +111,9 @@ class SVI:
     num_posterior_samples: int = 1000
     num_diagnostic_samples: int = 2000
     checkpoint_every: int = 200
+    stopping: StoppingRule | None = None
+    max_seconds: float | None = None
+    max_retries: int = 3
     compile: str = "auto"
 
     def __post_init__(self) -> None:
@@ -114,7 +122,9 @@ class SVI:
             *("steps", "learning_rate", "decay", "num_particles", "window", "patience"),
             *("num_posterior_samples", "checkpoint_every"),
         )
-        require_not_negative(self, "num_diagnostic_samples")
+        require_not_negative(self, "num_diagnostic_samples", "max_retries")
+        if self.max_seconds is not None:
+            require_positive(self, "max_seconds")
         if self.batch_size is not None:
             require_positive(self, "batch_size")
         if self.compile not in ("auto", "on", "off"):
@@ -168,7 +178,7 @@ class SVI:
             settings={**self._settings(), "model": model_settings(model)},
             limits=(
                 *("steps", "checkpoint_every", "num_posterior_samples"),
-                *("num_diagnostic_samples", "compile"),
+                *("num_diagnostic_samples", "compile", "stopping", "max_seconds"),
             ),
             seed=seed,
             data=arguments.digest(),
@@ -198,9 +208,10 @@ class SVI:
                 program.step,
                 lambda _: initial,
                 self.steps,
-                stopping=ImprovementPatience(self.window, self.patience),
+                stopping=self._stopping(),
                 start=start,
                 generator=generator,
+                recovery=Recovery(self.max_retries, soften),
             )
             program.load_best(outcome.state)
             learned = {n: v.detach().clone() for n, v in pyro.get_param_store().items()}
@@ -259,6 +270,12 @@ class SVI:
             elif count and not point:
                 weighed = weigh_guide(program.model, guide, program.batch(), count)
         return draws, weighed._replace(diagnostics={**weighed.diagnostics, **point})
+
+    def _stopping(self) -> StoppingRule:
+        rule = self.stopping or ImprovementPatience(self.window, self.patience)
+        return (
+            rule if self.max_seconds is None else FirstOf((rule, SecondsBudget(self.max_seconds)))
+        )
 
     def _elbo(self) -> Any:
         return getattr(pyro.infer, self.elbo)(
