@@ -23,6 +23,7 @@ if TYPE_CHECKING:
         Gibbs,
         Laplace,
         Status,
+        calibrate,
         fit,
     )
 
@@ -41,6 +42,7 @@ __all__ = [
     "Gibbs",
     "Laplace",
     "Status",
+    "calibrate",
     "fit",
     "infer",
 ]

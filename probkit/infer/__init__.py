@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from probkit.infer.calibration import Calibration
 from probkit.infer.cavi import CAVI, CVI
 from probkit.infer.data_parallel import DataParallelSVI
 from probkit.infer.densities import SmoothDensity
@@ -20,6 +21,7 @@ from probkit.infer.protocols import GibbsModel, PosteriorLike, StepInfo, Sweep
 from probkit.infer.ranks import Ranks, process_group
 from probkit.infer.result import FitResult
 from probkit.infer.seeding import param_scope, pyro_seed
+from probkit.infer.simulation_calibration import calibrate
 from probkit.infer.status import Status
 from probkit.infer.svi import SVI
 from probkit.infer.sweeps import Outcome, fit_many, grid
@@ -32,6 +34,7 @@ __all__ = [
     "MAP",
     "NUTS",
     "SVI",
+    "Calibration",
     "DataParallelSVI",
     "DrawsPosterior",
     "ExpectationMaximization",
@@ -51,6 +54,7 @@ __all__ = [
     "StepInfo",
     "Sweep",
     "WeightedDraws",
+    "calibrate",
     "fit",
     "fit_many",
     "grid",

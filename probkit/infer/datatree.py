@@ -9,6 +9,7 @@ which every reader of netCDF understands.
 from __future__ import annotations
 
 import json
+from collections.abc import Sequence
 from typing import Any
 
 import arviz_base
@@ -17,11 +18,18 @@ import torch
 import xarray as xr
 from numpy.typing import NDArray
 
+from probkit.errors import ConfigurationError, message
+from probkit.infer.model_checks import ModelChecks
 from probkit.infer.posterior import DrawsPosterior
 from probkit.infer.protocols import PosteriorLike
 from probkit.random import as_generator
 
-__all__ = ["build_datatree"]
+__all__ = ["build_datatree", "model_groups"]
+
+_MODEL_GROUPS = (
+    *("log_likelihood", "posterior_predictive", "prior", "prior_predictive"),
+    "observed_data",
+)
 
 Groups = dict[str, dict[str, NDArray[Any]]]
 
@@ -32,14 +40,63 @@ def build_datatree(
     diagnostics: dict[str, Any],
     num_samples: int,
     seed: int,
+    extra: Groups,
 ) -> xr.DataTree:
-    """Assemble the tree; provenance and diagnostics become attributes (JSON)."""
+    """Assemble the tree, ``extra`` groups beside the posterior's own.
+
+    Provenance and diagnostics become attributes (JSON).
+    """
     groups, dims, coords = _groups(posterior, num_samples, as_generator(seed))
+    groups = {**groups, **extra}
     real = {name: _split_complex(variables) for name, variables in groups.items()}
     tree: xr.DataTree = arviz_base.from_dict(real, dims=dims or None, coords=coords or None)
     tree.attrs["provenance"] = json.dumps(provenance, default=str)
     tree.attrs["diagnostics"] = json.dumps(diagnostics, default=str)
     return tree
+
+
+def model_groups(
+    checks: ModelChecks,
+    posterior: PosteriorLike,
+    include: Sequence[str],
+    num_samples: int,
+    seed: int,
+) -> Groups:
+    """Groups that need the model and its data, by name.
+
+    Raises:
+        ConfigurationError: an unknown name.
+    """
+    unknown = sorted(set(include) - set(_MODEL_GROUPS))
+    if unknown:
+        raise ConfigurationError(
+            message("No such group", where="include", got=unknown, expected=_MODEL_GROUPS)
+        )
+    if isinstance(posterior, DrawsPosterior):
+        shape = (posterior.num_chains, posterior.num_draws)
+        draws = {name: value.flatten(0, 1) for name, value in posterior.draws.items()}
+    else:
+        shape, draws = (1, num_samples), posterior.sample(num_samples, as_generator(seed))
+    found: dict[str, dict[str, Any]] = {}
+    if "log_likelihood" in include:
+        found["log_likelihood"] = _chains(checks.log_likelihood(draws), shape)
+    if "posterior_predictive" in include:
+        found["posterior_predictive"] = _chains(checks.replicate(draws, seed), shape)
+    data = checks.data()
+    if "observed_data" in include:
+        found["observed_data"] = data
+    if {"prior", "prior_predictive"} & set(include):
+        prior = _chains(checks.prior(num_samples, seed), (1, num_samples))
+        parts = {
+            "prior": {k: v for k, v in prior.items() if k not in data},
+            "prior_predictive": {k: v for k, v in prior.items() if k in data},
+        }
+        found |= {name: part for name, part in parts.items() if name in include}
+    return _to_numpy(found)
+
+
+def _chains(values: dict[str, Any], shape: tuple[int, int]) -> dict[str, Any]:
+    return {name: value.unflatten(0, shape) for name, value in values.items()}
 
 
 def _groups(

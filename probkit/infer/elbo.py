@@ -20,7 +20,7 @@ from probkit.infer.protocols import State, StepInfo
 from probkit.infer.pyro_data import ModelArguments, ScaleObserved
 from probkit.infer.seeding import pyro_seed
 
-__all__ = ["ElboProgram"]
+__all__ = ["ElboProgram", "soften"]
 
 _BUILD_SECONDS = 2.0
 """eager CPU seconds that a build (half a second to two) must save to be worth it"""
@@ -249,6 +249,17 @@ class ElboProgram:
                         remedy="set batch_size=None and use pyro.plate(..., subsample_size=...)",
                     )
                 )
+
+
+def soften(state: State) -> State:
+    """Adam at rest, with steps a tenth as long that grow back as its averages forget.
+
+    The first moments become zero and the second ones a hundred times what they were. They start at
+    zero, so a first step that breaks down is retried as it is, with other random numbers.
+    """
+    changed = {k: torch.zeros_like(v) for k, v in state.items() if k.startswith("first.")}
+    changed |= {k: 100 * v for k, v in state.items() if k.startswith("second.")}
+    return {**state, **changed}
 
 
 def _adam(state: State, name: str, gradient: Tensor, number: int, rate: float) -> State:

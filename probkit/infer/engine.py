@@ -12,7 +12,7 @@ import torch
 from probkit.errors import ConfigurationError, message
 from probkit.infer.callbacks import Callback, Progress
 from probkit.infer.checkpoint import Checkpoint, Checkpointer
-from probkit.infer.loop import LoopOutcome, Step, run_loop
+from probkit.infer.loop import LoopOutcome, Recovery, Step, run_loop
 from probkit.infer.protocols import State
 from probkit.infer.provenance import provenance, settings_digest
 from probkit.infer.stopping import StoppingRule
@@ -55,6 +55,7 @@ class Run:
         stopping: StoppingRule | None = None,
         start: Checkpoint | None = None,
         generator: torch.Generator | None = None,
+        recovery: Recovery | None = None,
     ) -> LoopOutcome:
         """Run the loop with this call's checkpoint and callbacks, and its seed or a generator."""
         return run_loop(
@@ -67,6 +68,7 @@ class Run:
             checkpointer=self.checkpointer(),
             resume=self.resume,
             start=start,
+            recovery=recovery,
         )
 
     def record(self, state: State) -> dict[str, Any]:

@@ -202,8 +202,6 @@ class GaussNewton:
 class _Density:
     """The posterior of a least-squares model, with J'J as its curvature."""
 
-    how = "least squares of the model"
-
     def __init__(self, model: LeastSquares) -> None:
         self._model = model
 

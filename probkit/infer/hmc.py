@@ -25,6 +25,7 @@ from probkit.infer.checkpoint import Checkpoint
 from probkit.infer.engine import Run, model_settings, require_not_negative, require_positive
 from probkit.infer.hmc_diagnostics import energy_diagnostics, sampler_status
 from probkit.infer.many_chains import ManyChains
+from probkit.infer.model_checks import ModelChecks
 from probkit.infer.native.lowering import Unsupported
 from probkit.infer.nuts import NUTS
 from probkit.infer.posterior import DrawsPosterior
@@ -174,7 +175,9 @@ class HMC:
             progress=progress,
             every=1,
         )
-        return self._run(potential, *self._trajectories(potential), run, None)
+        result = self._run(potential, *self._trajectories(potential), run, None)
+        result.checks = ModelChecks(model, arguments)
+        return result
 
     def _run(
         self,

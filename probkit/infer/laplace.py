@@ -33,6 +33,7 @@ from probkit.infer.gaussian_at_mode import GaussianAtMode
 from probkit.infer.importance import WeightedDraws
 from probkit.infer.loop import LoopOutcome
 from probkit.infer.mode_search import ModeSearch
+from probkit.infer.model_checks import ModelChecks
 from probkit.infer.posterior import DrawsPosterior
 from probkit.infer.pyro_data import ModelArguments
 from probkit.infer.result import FitResult
@@ -133,7 +134,10 @@ class Laplace:
             progress=progress,
             every=self.checkpoint_every,
         )
-        return self._run(density, run, None)
+        result = self._run(density, run, None)
+        if not isinstance(model, SmoothDensity):
+            result.checks = ModelChecks(model, ModelArguments.of(data))
+        return result
 
     def _run(self, density: SmoothDensity, run: Run, start: Checkpoint | None) -> FitResult:
         search = ModeSearch(density, self.tolerance, newton=True)
@@ -180,7 +184,6 @@ def gaussian_result(
     generator.set_state(outcome.generator_state)
     value, gradient = density.value_and_gradient(state["flat"])
     norm = {"gradient_norm": float(gradient.norm()), "num_steps": outcome.num_steps}
-    how = {"density": getattr(density, "how", "the model's own")}
     weighted = None
     try:
         gaussian = GaussianAtMode(state["flat"], density.curvature(state["flat"]))
@@ -202,7 +205,7 @@ def gaussian_result(
         DrawsPosterior({name: value[None] for name, value in draws.items()}),
         {name: np.asarray(column) for name, column in outcome.history.items()},
         diagnostics,
-        {**run.record(state), **how},
+        run.record(state),
         detail,
         None,
         state,

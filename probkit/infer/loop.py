@@ -11,7 +11,8 @@ from __future__ import annotations
 import math
 import time
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from typing import NamedTuple
 
 import torch
 
@@ -22,9 +23,24 @@ from probkit.infer.protocols import State, StepInfo
 from probkit.infer.status import Status
 from probkit.infer.stopping import StoppingRule
 
-__all__ = ["LoopOutcome", "Step", "run_loop"]
+__all__ = ["LoopOutcome", "Recovery", "Step", "run_loop"]
 
 Step = Callable[[State, torch.Generator], tuple[State, StepInfo]]
+
+
+@dataclass(frozen=True)
+class Recovery:
+    """What to do when a step breaks down: go back to the last good state, soften it, try again.
+
+    The generator is not turned back, so that the next attempt has other random numbers.
+
+    Args:
+        max_retries: attempts in a row before the fit ends as NON_FINITE or NOT_PSD.
+        soften: from the last good state to one that is likelier to go on (smaller steps).
+    """
+
+    max_retries: int
+    soften: Callable[[State], State]
 
 
 @dataclass(frozen=True)
@@ -58,6 +74,7 @@ def run_loop(
     checkpointer: Checkpointer | None = None,
     resume: bool = False,
     start: Checkpoint | None = None,
+    recovery: Recovery | None = None,
 ) -> LoopOutcome:
     """Iterate ``step`` from ``initial(generator)``, or from a checkpoint if ``resume``.
 
@@ -70,6 +87,7 @@ def run_loop(
         checkpointer: where and how often to save.
         resume: start from the checkpoint on disk if there is one.
         start: go on from here instead (the ``checkpoint`` of an earlier outcome).
+        recovery: retry steps that break down; the history counts them in ``retries``.
 
     Example:
         >>> def halve(state, generator):
@@ -97,14 +115,11 @@ def run_loop(
     good = generator.get_state()
     while ended is None and done < max_steps:
         try:
-            try:
-                proposal, info = step(state, generator)
-            except (NotPositiveDefiniteError, torch.linalg.LinAlgError) as error:
-                status, detail = Status.NOT_PSD, f"step {done}: {error}"
+            tried = _attempt(step, state, generator, done, recovery)
+            if tried.failure is not None:
+                status, detail = tried.failure
                 break
-            if not math.isfinite(info.objective):
-                status, detail = Status.NON_FINITE, f"objective {info.objective} at step {done}"
-                break
+            proposal, info = tried.state, tried.info
             _record(history, info, before + time.process_time() - clock)
             before_call, done = done, done + max(len(info.objectives), 1)
             state, good = proposal, generator.get_state()
@@ -127,6 +142,36 @@ def run_loop(
     for callback in callbacks:
         callback.finish(status)
     return LoopOutcome(state, status, history, done, good, detail)
+
+
+class _Attempt(NamedTuple):
+    """A step's outcome, or how its last attempt failed."""
+
+    state: State
+    info: StepInfo
+    failure: tuple[Status, str] | None = None
+
+
+def _attempt(
+    step: Step, state: State, generator: torch.Generator, done: int, recovery: Recovery | None
+) -> _Attempt:
+    """One step, repeated from a softened state as long as it breaks down and retries are left."""
+    retries = 0
+    while True:
+        try:
+            proposal, info = step(state, generator)
+        except (NotPositiveDefiniteError, torch.linalg.LinAlgError) as error:
+            failure = Status.NOT_PSD, f"step {done}: {error}"
+        else:
+            if math.isfinite(info.objective):
+                if retries:
+                    info = replace(info, metrics={**info.metrics, "retries": float(retries)})
+                return _Attempt(proposal, info)
+            failure = Status.NON_FINITE, f"objective {info.objective} at step {done}"
+        if recovery is None or retries >= recovery.max_retries:
+            return _Attempt(state, StepInfo(objective=math.nan), failure)
+        retries += 1
+        state = recovery.soften(state)
 
 
 def _stop(history: dict[str, list[float]], stopping: StoppingRule | None) -> Status | None:

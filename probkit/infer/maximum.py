@@ -136,7 +136,7 @@ class MAP:
                 "point_estimate": True,
                 "warnings": [text],
             },
-            {**run.record(state), "density": density.how},
+            run.record(state),
             outcome.detail,
             resume_with,
             state,

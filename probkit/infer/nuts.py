@@ -23,6 +23,7 @@ from probkit.infer.callbacks import Callback
 from probkit.infer.checkpoint import Checkpoint
 from probkit.infer.engine import Run, model_settings, require_not_negative, require_positive
 from probkit.infer.loop import LoopOutcome, Step
+from probkit.infer.model_checks import ModelChecks
 from probkit.infer.posterior import DrawsPosterior
 from probkit.infer.protocols import State, StepInfo
 from probkit.infer.pyro_data import ModelArguments
@@ -170,6 +171,7 @@ class NUTS:
             outcome.detail,
             resume_with,
             outcome.state,
+            checks=ModelChecks(model, arguments),
         )
 
     def _step(self, model: Callable[..., Any], arguments: ModelArguments, progress: bool) -> Step:

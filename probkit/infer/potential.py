@@ -48,7 +48,6 @@ class Potential:
         dtype, device: of the model's last unknown.
         graph: ``graph(flat (size,)) -> (gradient, U)``, ATen operations only; a failed
             factorisation raises.
-        model: runs the model plainly; use it inside ``param_scope``.
         work: elements that one evaluation computes, products of matrices included. The same on
             every machine, so that choices made by it are reproducible.
     """
@@ -56,7 +55,7 @@ class Potential:
     def __init__(self, model: UnconstrainedModel, graph: fx.GraphModule) -> None:
         self.size, self.dtype, self.device = model.size, model.dtype, model.device
         self.graph, self.work = graph, _work(graph)
-        self.model = model
+        self._model = model
         self._single = _nan_on_failure(graph)
         self._batched: dict[int, fx.GraphModule] = {}
 
@@ -83,7 +82,7 @@ class Potential:
     ) -> dict[str, Float[Tensor, "draw *event"]]:
         """Unknowns and ``pyro.deterministic`` sites of every draw, by site name."""
         with param_scope(), pyro.validation_enabled(False), torch.no_grad(), pyro_seed(0):
-            found: dict[str, Tensor] = vmap(self.model.values, chunk_size=4096)(flat)
+            found: dict[str, Tensor] = vmap(self._model.values, chunk_size=4096)(flat)
         return found
 
     def initial(self, chains: int, generator: torch.Generator) -> Float[Tensor, "chain size"]:
@@ -101,7 +100,7 @@ class Potential:
             culprit = flat[bad][0]
             flat = torch.where(bad[:, None], self._uniform(chains, generator), flat)
         with param_scope(), pyro.validation_enabled(False), pyro_seed(0):
-            terms = _finite_terms(self.model, culprit)
+            terms = _finite_terms(self._model, culprit)
         raise NumericalError(
             message(
                 "No starting point with a finite log density and gradient was found",
@@ -118,11 +117,7 @@ class Potential:
 
 
 def flat_potential(
-    model: Callable[..., Any],
-    arguments: ModelArguments,
-    generator: torch.Generator,
-    *,
-    jacobian: bool = True,
+    model: Callable[..., Any], arguments: ModelArguments, generator: torch.Generator
 ) -> Potential:
     """Trace a model's potential and check the graph against plain runs.
 
@@ -130,7 +125,6 @@ def flat_potential(
         model: a Pyro model with continuous unknowns.
         arguments: its data; all of them, without subsampling.
         generator: of the trial run and the points of the check.
-        jacobian: include the determinants of the maps to the real line.
 
     Raises:
         Unflattenable: the model cannot be traced; the text says why.
@@ -154,7 +148,7 @@ def flat_potential(
         pyro.validation_enabled(False),
     ):
         try:
-            flat = UnconstrainedModel(model, arguments, jacobian=jacobian)
+            flat = UnconstrainedModel(model, arguments)
         except DiscreteUnknown as error:
             raise Unflattenable(str(error)) from error
         point = torch.zeros(flat.size, dtype=flat.dtype, device=flat.device)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -10,13 +10,19 @@ from typing import Any
 import numpy as np
 import xarray as xr
 from numpy.typing import NDArray
+from torch import Tensor
 
 from probkit.errors import ConfigurationError, message
-from probkit.infer.datatree import build_datatree
+from probkit.infer.datatree import build_datatree, model_groups
 from probkit.infer.importance import WeightedDraws
+from probkit.infer.model_checks import ModelChecks
 from probkit.infer.persistence import load_parts, save_parts
+from probkit.infer.posterior import DrawsPosterior
 from probkit.infer.protocols import PosteriorLike, State
 from probkit.infer.status import Status
+from probkit.infer.summary import summarize
+from probkit.infer.verdict import Verdict, judge
+from probkit.random import as_generator
 
 __all__ = ["FitResult"]
 
@@ -35,6 +41,8 @@ class FitResult:
         detail: the error message or place where a broken fit stopped.
         state: the flat state of the algorithm (for SVI the parameters, ``param.NAME``); not saved.
         importance: draws with importance weights, for corrected moments; None where there are none.
+        checks: the Pyro model with its data, for predictions and likelihoods; None where the model
+            is of another kind, or the result was loaded or unpickled.
     """
 
     status: Status
@@ -46,10 +54,61 @@ class FitResult:
     resume_with: Callable[..., FitResult] | None = field(default=None, repr=False, compare=False)
     state: State = field(default_factory=dict, repr=False, compare=False)
     importance: WeightedDraws | None = field(default=None, repr=False, compare=False)
+    checks: ModelChecks | None = field(default=None, repr=False, compare=False)
 
     def __getstate__(self) -> dict[str, Any]:
-        # the closure that resumes a fit holds model and data; a pickled result goes without
-        return {**self.__dict__, "resume_with": None}
+        # these hold model and data; a pickled result goes without
+        return {**self.__dict__, "resume_with": None, "checks": None}
+
+    @property
+    def verdict(self) -> Verdict:
+        """Whether to trust the fit, by its status and diagnostics: red, amber or green."""
+        return judge(self.status, self.diagnostics)
+
+    def summary(self, *, num_rows: int = 20) -> str:
+        """The verdict with its reasons, how the fit ended, and moments of the first unknowns.
+
+        Args:
+            num_rows: scalars to list.
+        """
+        return summarize(self, num_rows)
+
+    def check(self, *, num_samples: int = 500, seed: int = 0) -> Verdict:
+        """Judge the model against its data: leave-one-out and predictive checks.
+
+        The figures are added to ``diagnostics`` as ``loo`` and ``predictive_p`` by observed site.
+
+        Args:
+            num_samples: posterior draws.
+            seed: of draws and replicated data.
+
+        Returns:
+            The verdict with these checks.
+
+        Raises:
+            ConfigurationError: the result does not hold a Pyro model and its data.
+        """
+        found = self._checks().check(self.posterior, num_samples, seed)
+        self.diagnostics.update(found)
+        return self.verdict
+
+    def replicate(self, *, num_samples: int = 200, seed: int = 0) -> dict[str, Tensor]:
+        """Data sets drawn from the fitted model, ``(num_samples, *shape)`` by observed site.
+
+        Raises:
+            ConfigurationError: the result does not hold a Pyro model and its data.
+        """
+        generator = as_generator(seed)
+        draws = self.posterior.sample(num_samples, generator)
+        return self._checks().replicate(draws, generator)
+
+    def prior(self, *, num_samples: int = 200, seed: int = 0) -> dict[str, Tensor]:
+        """Unknowns and data drawn from the model alone, ``(num_samples, *shape)`` by site.
+
+        Raises:
+            ConfigurationError: the result does not hold a Pyro model and its data.
+        """
+        return self._checks().prior(num_samples, seed)
 
     def predict(self, *args: Any, **kwargs: Any) -> Any:
         """Predictions of the fitted model at new inputs; see the posterior's ``predict``.
@@ -60,7 +119,14 @@ class FitResult:
         return self._delegate("predict")(*args, **kwargs)
 
     def log_likelihood(self, *args: Any, **kwargs: Any) -> Any:
-        """Pointwise log predictive density of data; see the posterior's ``log_likelihood``."""
+        """Pointwise log predictive density of data; see the posterior's ``log_likelihood``.
+
+        For a Pyro model without arguments, log p(y_n | z_s) of its own data at every posterior
+        draw: by observed site, ``(draw, *batch)``.
+        """
+        if self.checks is not None and isinstance(self.posterior, DrawsPosterior):
+            draws = {name: value.flatten(0, 1) for name, value in self.posterior.draws.items()}
+            return self.checks.log_likelihood(draws, *args, **kwargs)
         return self._delegate("log_likelihood")(*args, **kwargs)
 
     def resume(self, **kwargs: Any) -> FitResult:
@@ -77,16 +143,30 @@ class FitResult:
                     remedy="call fit again with the same data and checkpoint directory",
                 )
             )
-        return self.resume_with(**kwargs)
+        resumed = self.resume_with(**kwargs)
+        resumed.checks = resumed.checks or self.checks
+        return resumed
 
-    def to_datatree(self, *, num_samples: int = 200, seed: int = 0) -> xr.DataTree:
+    def to_datatree(
+        self, *, num_samples: int = 200, seed: int = 0, include: Sequence[str] = ()
+    ) -> xr.DataTree:
         """Groups ``posterior`` (chain, draw, ...), ``sample_stats`` and others for ArviZ.
 
         Args:
-            num_samples: draws taken from a posterior that is not held as draws.
+            num_samples: draws taken from a posterior that is not held as draws, and of the prior.
             seed: of those draws.
+            include: further groups, of a Pyro model whose result was not loaded from a file:
+                ``log_likelihood``, ``posterior_predictive``, ``prior``, ``prior_predictive``,
+                ``observed_data``.
+
+        Raises:
+            ConfigurationError: an unknown group, or the model and its data are not at hand.
         """
-        return build_datatree(self.posterior, self.provenance, self.diagnostics, num_samples, seed)
+        groups = {}
+        if include:
+            groups = model_groups(self._checks(), self.posterior, include, num_samples, seed)
+        arguments = (self.posterior, self.provenance, self.diagnostics, num_samples, seed)
+        return build_datatree(*arguments, groups)
 
     def save(self, directory: str | Path) -> Path:
         """Write ``manifest.json``, ``state.safetensors`` and ``posterior.nc``; no pickle, no data.
@@ -122,6 +202,17 @@ class FitResult:
             record["detail"],
             importance=WeightedDraws.from_tensors(extra) if extra else None,
         )
+
+    def _checks(self) -> ModelChecks:
+        if self.checks is None:
+            raise ConfigurationError(
+                message(
+                    "This result does not hold a Pyro model with its data",
+                    causes=("it was loaded from a file or unpickled", "the model holds its data"),
+                    remedy="call fit again, or use the model itself",
+                )
+            )
+        return self.checks
 
     def _delegate(self, name: str) -> Callable[..., Any]:
         function: Callable[..., Any] | None = getattr(self.posterior, name, None)

@@ -29,16 +29,20 @@ def mixing_diagnostics(draws: dict[str, Float[Tensor, "chain draw *event"]]) -> 
     nothing to look at, or fewer than four draws.
 
     Returns:
-        ``r_hat`` and ``ess_bulk`` by site, ``max_r_hat``, ``min_ess_bulk``, ``num_draws``.
+        ``r_hat``, ``ess_bulk`` and ``mcse`` by site, ``max_r_hat``, ``min_ess_bulk``,
+        ``num_draws``. ``mcse`` is the Monte Carlo error of the mean in posterior standard
+        deviations, the largest of the site's scalars.
     """
     r_hat = {}
     ess = {}
+    mcse = {}
     for name, value in draws.items():
-        r_hat[name], ess[name] = _site(_varying_scalars(value))
+        r_hat[name], ess[name], mcse[name] = _site(_varying_scalars(value))
     return {
         "num_draws": next(iter(draws.values())).shape[1],
         "r_hat": r_hat,
         "ess_bulk": ess,
+        "mcse": mcse,
         "max_r_hat": _extreme(list(r_hat.values()), largest=True),
         "min_ess_bulk": _extreme(list(ess.values()), largest=False),
     }
@@ -60,15 +64,16 @@ def _varying_scalars(value: Tensor) -> Tensor:
     return flat[:, :, (flat != flat[:1, :1]).any(0).any(0)]
 
 
-def _site(scalars: Tensor) -> tuple[float, float]:
+def _site(scalars: Tensor) -> tuple[float, float, float]:
     from arviz_stats.base import array_stats
 
     if scalars.shape[1] < 4 or scalars.shape[2] == 0:
-        return float("nan"), float("nan")
+        return float("nan"), float("nan"), float("nan")
     values = scalars.numpy()
     r_hat = array_stats.rhat(values, chain_axis=0, draw_axis=1)
     ess = array_stats.ess(values, chain_axis=0, draw_axis=1, method="bulk")
-    return float(np.max(r_hat)), float(np.min(ess))
+    mean_ess = array_stats.ess(values, chain_axis=0, draw_axis=1, method="mean")
+    return float(np.max(r_hat)), float(np.min(ess)), float(np.min(mean_ess)) ** -0.5
 
 
 def _extreme(values: list[float], *, largest: bool) -> float:

@@ -17,6 +17,7 @@ class Status(Enum):
 
     CONVERGED = "converged"
     MAX_STEPS = "max_steps"
+    OUT_OF_TIME = "out_of_time"
     STALLED = "stalled"
     NOT_MIXED = "not_mixed"
     NON_FINITE = "non_finite"
@@ -44,6 +45,10 @@ _TEXTS = {
     Status.MAX_STEPS: (
         "The allowed number of steps was used up before the objective settled.",
         "allow more steps, or resume the result",
+    ),
+    Status.OUT_OF_TIME: (
+        "The allowed seconds were used up before the objective settled.",
+        "allow more seconds, or resume the result with a larger budget",
     ),
     Status.STALLED: (
         "The objective has not improved for longer than the patience allows.",

@@ -14,7 +14,17 @@ from typing import Protocol
 
 from probkit.infer.status import Status
 
-__all__ = ["ImprovementPatience", "RelativeChange", "Stalled", "StoppingRule", "segment_start"]
+__all__ = [
+    "FirstOf",
+    "GradientNorm",
+    "ImprovementPatience",
+    "RelativeChange",
+    "SecondsBudget",
+    "SmoothedChange",
+    "Stalled",
+    "StoppingRule",
+    "segment_start",
+]
 
 History = Mapping[str, Sequence[float]]
 
@@ -98,3 +108,89 @@ class Stalled:
 
     def __call__(self, history: History) -> Status | None:
         return Status.STALLED if history["stalled"][-1] == 1 else None
+
+
+@dataclass(frozen=True)
+class SmoothedChange:
+    """Converged when a smoothed objective changes little: for noisy ELBOs with a relative goal.
+
+    The objective is averaged over windows; a change between the last two averages of less than
+    ``tolerance`` times their size must happen ``patience`` times in a row.
+
+    Args:
+        tolerance: relative change of the average.
+        window: steps that are averaged.
+        patience: comparisons in a row.
+
+    Example:
+        >>> rule = SmoothedChange(tolerance=0.1, window=2, patience=1)
+        >>> values = [-9.0, -8.0, -1.0, -1.2, -1.1, -1.1]
+        >>> rule({"objective": values[:4], "segment": [0.0] * 4}) is None
+        True
+        >>> rule({"objective": values, "segment": [0.0] * 6})
+        <Status.CONVERGED: 'converged'>
+    """
+
+    tolerance: float = 1e-4
+    window: int = 200
+    patience: int = 2
+
+    def __call__(self, history: History) -> Status | None:
+        first = segment_start(history)
+        count = (len(history["objective"]) - first) // self.window
+        if history["segment"][-1] < 0 or count <= self.patience:
+            return None
+        values = history["objective"]
+        starts = [first + i * self.window for i in range(count - self.patience - 1, count)]
+        means = [sum(values[i : i + self.window]) / self.window for i in starts]
+        small = all(abs(b - a) <= self.tolerance * max(abs(b), 1e-12) for a, b in pairwise(means))
+        return Status.CONVERGED if small else None
+
+
+@dataclass(frozen=True)
+class GradientNorm:
+    """Converged when the metric ``gradient_norm`` is at most ``tolerance``.
+
+    Example:
+        >>> found = {"objective": [-1.0], "segment": [0.0], "gradient_norm": [1e-9]}
+        >>> GradientNorm(1e-6)(found)
+        <Status.CONVERGED: 'converged'>
+    """
+
+    tolerance: float
+
+    def __call__(self, history: History) -> Status | None:
+        norm = history.get("gradient_norm")
+        return Status.CONVERGED if norm and norm[-1] <= self.tolerance else None
+
+
+@dataclass(frozen=True)
+class SecondsBudget:
+    """Out of time when the fit has used that many CPU seconds, those before a resume included.
+
+    Example:
+        >>> SecondsBudget(60)({"objective": [-1.0], "segment": [0.0], "seconds": [61.0]})
+        <Status.OUT_OF_TIME: 'out_of_time'>
+    """
+
+    seconds: float
+
+    def __call__(self, history: History) -> Status | None:
+        return Status.OUT_OF_TIME if history["seconds"][-1] >= self.seconds else None
+
+
+@dataclass(frozen=True)
+class FirstOf:
+    """The first of several rules that says to stop.
+
+    Example:
+        >>> rule = FirstOf((GradientNorm(1e-6), SecondsBudget(1)))
+        >>> rule({"objective": [-1.0], "segment": [0.0], "seconds": [2.0]})
+        <Status.OUT_OF_TIME: 'out_of_time'>
+    """
+
+    rules: tuple[StoppingRule, ...]
+
+    def __call__(self, history: History) -> Status | None:
+        found = (rule(history) for rule in self.rules)
+        return next((status for status in found if status is not None), None)

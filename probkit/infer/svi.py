@@ -19,29 +19,34 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pyro
 import pyro.infer
 import torch
 
 from probkit.errors import ConfigurationError, message
 from probkit.infer.callbacks import Callback
 from probkit.infer.checkpoint import Checkpoint
-from probkit.infer.elbo import ElboProgram
+from probkit.infer.elbo import ElboProgram, soften
 from probkit.infer.engine import Run, model_settings, require_not_negative, require_positive
+from probkit.infer.guide_weights import WeighedGuide, weigh_guide
+from probkit.infer.loop import Recovery
+from probkit.infer.model_checks import ModelChecks
 from probkit.infer.posterior import DrawsPosterior
 from probkit.infer.pyro_data import ModelArguments
 from probkit.infer.result import FitResult
 from probkit.infer.seeding import param_scope, pyro_seed
-from probkit.infer.stopping import ImprovementPatience
+from probkit.infer.stopping import FirstOf, ImprovementPatience, SecondsBudget, StoppingRule
 from probkit.infer.variational import (
     final_guide,
     guide_draws,
-    importance_diagnostics,
     make_guide,
     point_estimate_warning,
 )
 from probkit.random import Seed, as_generator
 
 __all__ = ["SVI"]
+
+_MAX_BATCHES = 200
 
 
 @dataclass(frozen=True)
@@ -65,9 +70,14 @@ class SVI:
             the end of the latest window that is not worse than the best by a standard error.
         patience: windows without improvement after which the fit has converged.
         num_posterior_samples: draws of the fitted guide that make up the posterior.
-        num_diagnostic_samples: draws for the final ELBO and PSIS k-hat; 0 for neither. Only the
-            ELBO is estimated, and only by minibatches, when ``batch_size`` is given.
+        num_diagnostic_samples: draws for the final ELBO, PSIS k-hat and corrected moments; 0 for
+            none; at most 200 where guide and model cannot be run on many draws at once. Only the
+            ELBO is estimated, and only by 200 minibatches, when ``batch_size`` is given.
         checkpoint_every: steps between two checkpoints.
+        stopping: a rule of ``probkit.infer.stopping`` in the place of patience over windows.
+        max_seconds: CPU seconds after which the fit ends as OUT_OF_TIME; None for no limit.
+        max_retries: attempts in a row to go on, with other random numbers and steps a tenth as
+            long, where an objective or gradient is not finite or a matrix not positive definite.
         compile: "auto", "on" or "off". Compiled steps run in native code, a thousand times faster
             than eager ones; "auto" builds it (in about a second) where that pays. What was done,
             and the reason, is in ``result.provenance["compile"]``; what cannot be compiled runs
@@ -99,8 +109,11 @@ class SVI:
     window: int = 200
     patience: int = 5
     num_posterior_samples: int = 1000
-    num_diagnostic_samples: int = 200
+    num_diagnostic_samples: int = 2000
     checkpoint_every: int = 200
+    stopping: StoppingRule | None = None
+    max_seconds: float | None = None
+    max_retries: int = 3
     compile: str = "auto"
 
     def __post_init__(self) -> None:
@@ -109,7 +122,9 @@ class SVI:
             *("steps", "learning_rate", "decay", "num_particles", "window", "patience"),
             *("num_posterior_samples", "checkpoint_every"),
         )
-        require_not_negative(self, "num_diagnostic_samples")
+        require_not_negative(self, "num_diagnostic_samples", "max_retries")
+        if self.max_seconds is not None:
+            require_positive(self, "max_seconds")
         if self.batch_size is not None:
             require_positive(self, "batch_size")
         if self.compile not in ("auto", "on", "off"):
@@ -154,7 +169,8 @@ class SVI:
         Returns:
             A result whose posterior are draws of the guide, (1, num_posterior_samples, *event);
             ``state`` holds the unconstrained parameters, ``param.NAME``. Diagnostics: ``elbo``,
-            ``elbo_se``, ``khat`` and ``warnings``.
+            ``elbo_se``, ``khat``, ``importance_ess``, ``log_evidence`` (corrected), ``sd_ratio``
+            and ``warnings``; ``importance`` holds the weighted draws.
         """
         arguments = ModelArguments.of(data)
         run = Run(
@@ -162,7 +178,7 @@ class SVI:
             settings={**self._settings(), "model": model_settings(model)},
             limits=(
                 *("steps", "checkpoint_every", "num_posterior_samples"),
-                *("num_diagnostic_samples", "compile"),
+                *("num_diagnostic_samples", "compile", "stopping", "max_seconds"),
             ),
             seed=seed,
             data=arguments.digest(),
@@ -192,12 +208,14 @@ class SVI:
                 program.step,
                 lambda _: initial,
                 self.steps,
-                stopping=ImprovementPatience(self.window, self.patience),
+                stopping=self._stopping(),
                 start=start,
                 generator=generator,
+                recovery=Recovery(self.max_retries, soften),
             )
             program.load_best(outcome.state)
-            draws, diagnostics = self._finish(program, outcome.generator_state)
+            learned = {n: v.detach().clone() for n, v in pyro.get_param_store().items()}
+            draws, weighed = self._finish(program, outcome.generator_state)
 
         def resume_with(**changes: Any) -> FitResult:
             engine = replace(self, **changes)
@@ -209,11 +227,13 @@ class SVI:
             outcome.status,
             DrawsPosterior({name: value[None] for name, value in draws.items()}),
             {name: np.asarray(column) for name, column in outcome.history.items()},
-            diagnostics,
+            weighed.diagnostics,
             {**run.record(outcome.state), "compile": program.route},
             outcome.detail,
             resume_with,
             outcome.state,
+            weighed.weighted,
+            ModelChecks(model, arguments, learned),
         )
 
     def _program(
@@ -233,21 +253,29 @@ class SVI:
 
     def _finish(
         self, program: ElboProgram, generator_state: torch.Tensor
-    ) -> tuple[Mapping[str, torch.Tensor], dict[str, Any]]:
-        """Posterior draws and diagnostics at the best parameters."""
+    ) -> tuple[Mapping[str, torch.Tensor], WeighedGuide]:
+        """Posterior draws, and weighted ones with diagnostics, at the best parameters."""
         generator = torch.Generator()
         generator.set_state(generator_state)
         with pyro_seed(int(torch.randint(2**62, (), generator=generator))):
             guide = final_guide(program.guide, program.batch())
             draws = guide_draws(guide, program.batch(), self.num_posterior_samples)
             count = self.num_diagnostic_samples
-            diagnostics: dict[str, Any] = {}
+            weighed = WeighedGuide(None, {})
+            point = point_estimate_warning(guide)
             if count and self.batch_size is not None:
                 note = "not computed: it needs runs on the full data"
-                diagnostics = {**program.estimate(count, generator), "khat_note": note}
-            elif count:
-                diagnostics = importance_diagnostics(program.model, guide, program.batch(), count)
-        return draws, {**diagnostics, **point_estimate_warning(guide)}
+                estimate = program.estimate(min(count, _MAX_BATCHES), generator)
+                weighed = WeighedGuide(None, {**estimate, "khat_note": note})
+            elif count and not point:
+                weighed = weigh_guide(program.model, guide, program.batch(), count)
+        return draws, weighed._replace(diagnostics={**weighed.diagnostics, **point})
+
+    def _stopping(self) -> StoppingRule:
+        rule = self.stopping or ImprovementPatience(self.window, self.patience)
+        return (
+            rule if self.max_seconds is None else FirstOf((rule, SecondsBudget(self.max_seconds)))
+        )
 
     def _elbo(self) -> Any:
         return getattr(pyro.infer, self.elbo)(

@@ -108,6 +108,16 @@ class UnconstrainedModel:
             if name in log_det or (site["type"] == "sample" and site["infer"].get("_deterministic"))
         }
 
+    def flatten(self, values: dict[str, Float[Tensor, "*event"]]) -> Float[Tensor, " size"]:
+        """The flat vector at which the unknowns have these values."""
+        parts: list[Tensor] = []
+        args, kwargs = self._arguments
+        with _Flatten({u.name: values[u.name] for u in self._unknowns}) as handler:
+            poutine.trace(self._model).get_trace(*args, **kwargs)
+        for unknown in self._unknowns:
+            parts.append(handler.free[unknown.name].reshape(-1))
+        return torch.cat(parts)
+
     def _trace(self, flat: Tensor) -> tuple[Any, dict[str, Tensor]]:
         free = {u.name: flat[u.start : u.stop].reshape(u.shape) for u in self._unknowns}
         args, kwargs = self._arguments
@@ -131,6 +141,22 @@ class _Substitute(Messenger):
         transform = biject_to(msg["fn"].support)
         value = transform(free)
         self.log_det[msg["name"]] = transform.log_abs_det_jacobian(free, value).sum()
+        msg["value"], msg["done"] = value, True
+
+
+class _Flatten(Messenger):
+    """Effect handler: sets unknowns, collects their unconstrained values."""
+
+    def __init__(self, values: dict[str, Tensor]) -> None:
+        super().__init__()
+        self.values = values
+        self.free: dict[str, Tensor] = {}
+
+    def _pyro_sample(self, msg: Any) -> None:
+        value = self.values.get(msg["name"])
+        if value is None or msg["is_observed"]:
+            return
+        self.free[msg["name"]] = biject_to(msg["fn"].support).inv(value)
         msg["value"], msg["done"] = value, True
 
 

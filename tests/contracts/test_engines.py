@@ -224,6 +224,29 @@ def test_svi_stops_at_a_gradient_that_is_not_finite():
     assert all(torch.isfinite(v).all() for k, v in result.state.items() if k != "best_mean")
 
 
+def test_svi_goes_on_after_a_gradient_that_was_not_finite_once():
+    """A cliff that some draws fall off: retried with other random numbers and shorter steps."""
+
+    def model(y):
+        mean = pyro.sample("mean", pyro.distributions.Normal(torch.zeros((), dtype=y.dtype), 2.0))
+        below = y.mean() + 0.2 - mean
+        cliff = 0 * (below * (below > 0)).sqrt()  # zero, but its slope is NaN beyond
+        with pyro.plate("data", len(y)):
+            pyro.sample("y", pyro.distributions.Normal(mean, 1.0), obs=y)
+        pyro.factor("cliff", cliff)
+
+    settings = {"steps": 200, "learning_rate": 0.05, "window": 50, "compile": "off"}
+    result = probkit.fit(model, Y, engine=SVI(max_retries=9, **settings), seed=1)
+    assert result.status is Status.MAX_STEPS
+    assert np.nansum(result.history["retries"]) >= 1
+    none = probkit.fit(model, Y, engine=SVI(max_retries=0, **settings), seed=1)
+    assert none.status is Status.NON_FINITE
+    budget = probkit.fit(
+        normal_mean, Y, engine=SVI(max_seconds=1e-9, num_posterior_samples=20), seed=1
+    )
+    assert budget.status is Status.OUT_OF_TIME
+
+
 def test_auto_engine_and_its_reason():
     expected = {"CAVI": Walk(rate=0.9), "Gibbs": NormalGibbs(Y)}
     for engine, model in expected.items():

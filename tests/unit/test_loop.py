@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import time
 
 import pytest
 import torch
@@ -11,7 +12,15 @@ from probkit.errors import CheckpointError, NotPositiveDefiniteError
 from probkit.infer import Status, StepInfo, loop
 from probkit.infer.checkpoint import Checkpointer
 from probkit.infer.loop import run_loop
-from probkit.infer.stopping import ImprovementPatience, RelativeChange, segment_start
+from probkit.infer.stopping import (
+    FirstOf,
+    GradientNorm,
+    ImprovementPatience,
+    RelativeChange,
+    SecondsBudget,
+    SmoothedChange,
+    segment_start,
+)
 
 
 def start(generator):
@@ -215,3 +224,79 @@ def test_every_status_has_a_message_and_failures_a_remedy():
         assert status.message.endswith(".")
         assert status is Status.CONVERGED or status.remedy
     assert [s for s in Status if not s.ok] == [Status.NON_FINITE, Status.NOT_PSD]
+
+
+def test_a_broken_step_is_retried_from_a_softened_state():
+    def half(state):
+        return {"x": state["x"] / 2}
+
+    calls = []
+
+    def step(state, generator):
+        calls.append(float(state["x"][0]))
+        proposal, info = walk(state, generator)
+        broken = len(calls) in (4, 5)
+        return proposal, StepInfo(math.nan) if broken else info
+
+    outcome = run(step, max_steps=6, recovery=loop.Recovery(3, half))
+    assert outcome.status is Status.MAX_STEPS and outcome.num_steps == 6
+    assert calls[4] == calls[3] / 2 and calls[5] == calls[3] / 4
+    assert [value for value in outcome.history["retries"] if value == value] == [2.0]
+    assert len(calls) == 8
+
+
+@pytest.mark.parametrize("error", [None, NotPositiveDefiniteError("pivot 3")])
+def test_retries_end_and_the_last_good_state_is_unsoftened(error):
+    def step(state, generator):
+        if float(state["x"].abs().max()) > 0:
+            if error is not None:
+                raise error
+            return state, StepInfo(math.inf)
+        return walk(state, generator)
+
+    seen = []
+
+    def soften(state):
+        seen.append(1)
+        return {"x": state["x"] * 0.5}
+
+    outcome = run(step, recovery=loop.Recovery(2, soften))
+    assert outcome.status is (Status.NON_FINITE if error is None else Status.NOT_PSD)
+    assert outcome.num_steps == 1 and len(seen) == 2
+    assert torch.equal(outcome.state["x"], run(walk, max_steps=1).state["x"])
+
+
+def test_seconds_are_a_budget_that_a_resume_can_raise():
+    def slow(state, generator):
+        proposal, info = walk(state, generator)
+        start = time.process_time()
+        while time.process_time() - start < 0.02:
+            pass
+        return proposal, info
+
+    first = run(slow, max_steps=1000, stopping=SecondsBudget(0.1))
+    assert first.status is Status.OUT_OF_TIME and 1 <= first.num_steps <= 6
+    again = run(slow, max_steps=1000, stopping=SecondsBudget(0.1), start=first.checkpoint)
+    assert again.num_steps == first.num_steps
+    more = run(slow, max_steps=1000, stopping=SecondsBudget(0.2), start=first.checkpoint)
+    assert more.num_steps > first.num_steps
+
+
+def test_smoothed_change_ignores_noise_and_sees_a_rise():
+    rule = SmoothedChange(tolerance=1e-2, window=10, patience=2)
+    noise = [(-1) ** i * 0.5 for i in range(200)]
+    level = [-10 + x for x in noise]
+    assert rule({"objective": level[:29], "segment": [0.0] * 29}) is None
+    assert rule({"objective": level[:30], "segment": [0.0] * 30}) is Status.CONVERGED
+    rising = [-100 + i + x for i, x in enumerate(noise[:60])]
+    assert rule({"objective": rising, "segment": [0.0] * 60}) is None
+    assert rule({"objective": level[:30], "segment": [0.0] * 5 + [1.0] * 25}) is None
+
+
+def test_the_first_rule_that_stops_decides():
+    history = {"objective": [-1.0], "segment": [0.0], "seconds": [5.0], "gradient_norm": [1e-7]}
+    rules = (GradientNorm(1e-6), SecondsBudget(1))
+    assert FirstOf(rules)(history) is Status.CONVERGED
+    assert FirstOf(rules[::-1])(history) is Status.OUT_OF_TIME
+    assert FirstOf(rules)({**history, "seconds": [0.0], "gradient_norm": [1.0]}) is None
+    assert GradientNorm(1.0)({"objective": [-1.0], "segment": [0.0]}) is None
