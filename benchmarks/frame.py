@@ -150,7 +150,9 @@ def rows_of(family: str, only: Iterable[str] = ()) -> list[Row]:
     Raises:
         KeyError: an id that no row has.
     """
-    rows = sorted(_ROWS.get(family, []), key=lambda r: ("TFBE".index(r.id[0]), int(r.id[1:])))
+    registered = _ROWS.get(family, [])
+    letters = list(dict.fromkeys(r.id[0] for r in registered))
+    rows = sorted(registered, key=lambda r: (letters.index(r.id[0]), int(r.id[1:])))
     wanted = list(only)
     known = {r.id for r in rows}
     unknown = [id for id in wanted if id not in known]
