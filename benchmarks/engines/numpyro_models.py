@@ -23,13 +23,17 @@ _XLA = "--xla_cpu_multi_thread_eigen=false intra_op_parallelism_threads=1"
 
 @dataclass(frozen=True)
 class NumPyroCase:
-    """The NumPyro twin of a ``Case``: ``model`` for SVI, ``full`` for samplers, jax arrays."""
+    """The NumPyro twin of a ``Case``: ``model`` for SVI, ``full`` for samplers, jax arrays.
+
+    ``with_replacement`` is ``model`` with minibatches drawn with replacement, where it has any.
+    """
 
     name: str
     model: Callable[..., Any]
     data: tuple[Any, ...]
     guide: str
     full: Callable[..., Any]
+    with_replacement: Callable[..., Any]
 
 
 def numpyro_case(name: str) -> NumPyroCase:
@@ -49,7 +53,8 @@ def numpyro_case(name: str) -> NumPyroCase:
     case = CASES[name]
     model, full = _models()[name]
     data = tuple(jnp.asarray(np.asarray(tensor.cpu())) for tensor in case.data)
-    return NumPyroCase(name, model, data, case.guide, full)
+    other = _logistic_with_replacement if name == "logistic" else model
+    return NumPyroCase(name, model, data, case.guide, full, other)
 
 
 def _models() -> dict[str, tuple[Callable[..., Any], Callable[..., Any]]]:
@@ -99,6 +104,18 @@ def _logistic(x: Any, y: Any, batch: int | None) -> None:
     with numpyro.plate("rows", x.shape[0], subsample_size=batch) as rows:
         features, labels = (x, y) if batch is None else (x[rows], y[rows])
         numpyro.sample("y", dist.Bernoulli(logits=features @ w + b), obs=labels)
+
+
+def _logistic_with_replacement(x: Any, y: Any) -> None:
+    import jax
+    import numpyro
+    import numpyro.distributions as dist
+
+    w = numpyro.sample("w", dist.Normal(0.0, 1.0).expand([x.shape[1]]).to_event(1))
+    b = numpyro.sample("b", dist.Normal(0.0, 1.0))
+    rows = jax.random.randint(numpyro.prng_key(), (256,), 0, x.shape[0])
+    with numpyro.handlers.scale(scale=x.shape[0] / 256), numpyro.plate("rows", 256):
+        numpyro.sample("y", dist.Bernoulli(logits=x[rows] @ w + b), obs=y[rows])
 
 
 def _gp(x: Any, y: Any) -> None:

@@ -10,7 +10,7 @@ import importlib
 import pkgutil
 from pathlib import Path
 
-_NOT_ROWS = ("rows", "models", "numpyro_models")
+_NOT_ROWS = ("rows", "models", "numpyro_models", "feature_models")
 
 for _module in sorted(m.name for m in pkgutil.iter_modules([str(Path(__file__).parent)])):
     # a job runs in a process of its own and is no part of the table

@@ -39,6 +39,9 @@ class CompiledElbo:
         batch_size: rows of a minibatch, 0 for all.
         parameters: unconstrained parameters by name, as in Pyro's store.
 
+    Attributes:
+        native: loss and gradient in native code.
+
     Raises:
         Unsupported: the reason why it has to run eagerly.
     """
@@ -71,7 +74,7 @@ class CompiledElbo:
             return loss, gradient
 
         with pyro.validation_enabled(False):
-            self._native = NativeFunction(
+            self.native = NativeFunction(
                 loss_and_gradient, flat, arguments.tensors(), driver="adam.cpp"
             )
 
@@ -91,7 +94,7 @@ class CompiledElbo:
         theta, first, second = (self._join(state, part) for part in ("param", "first", "second"))
         losses = torch.empty(len(rates), dtype=torch.float64)
         failure = ctypes.c_int64(0)
-        done = self._native.library.adam(
+        done = self.native.library.adam(
             ctypes.c_int64(len(rates)),
             ctypes.c_int64(int(state["num_steps"])),
             _pointer(theta),
@@ -99,9 +102,9 @@ class CompiledElbo:
             _pointer(second),
             _pointer(rates),
             ctypes.c_double(0.0),
-            self._native.inputs,
+            self.native.inputs,
             ctypes.c_uint64(seed),
-            self._native.workspace_pointer(),
+            self.native.workspace_pointer(),
             _pointer(losses),
             ctypes.byref(failure),
         )

@@ -26,7 +26,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from probkit.errors import ConfigurationError, NotPositiveDefiniteError, message
+from probkit.errors import ConfigurationError, NumericalError, message
 from probkit.infer.checkpoint import Checkpoint
 from probkit.infer.elbo import ElboProgram
 from probkit.infer.engine import Run, require_positive
@@ -173,7 +173,7 @@ class _ShardedElboProgram(ElboProgram):
     def step(self, state: State, generator: torch.Generator) -> tuple[State, StepInfo]:
         try:
             return super().step(state, generator)
-        except (NotPositiveDefiniteError, torch.linalg.LinAlgError):
+        except (NumericalError, torch.linalg.LinAlgError):
             # the others wait for this rank's gradient: they must learn that there is none
             like = next(value for name, value in state.items() if name.startswith("param."))
             self._ranks.sum(like.new_full((self._num_values,), math.nan))

@@ -18,7 +18,8 @@ from probkit.infer.compiled_elbo import CompiledElbo
 from probkit.infer.native.lowering import Unsupported
 from probkit.infer.protocols import State, StepInfo
 from probkit.infer.pyro_data import ModelArguments, ScaleObserved
-from probkit.infer.seeding import pyro_seed
+from probkit.infer.seeding import pyro_seed, reseed
+from probkit.infer.site_checks import check_guide, check_model, naming_sites
 
 __all__ = ["ElboProgram", "soften"]
 
@@ -28,7 +29,7 @@ _FIRST_DECAY, _SECOND_DECAY, _EPSILON = 0.9, 0.999, 1e-8
 
 
 class ElboProgram:
-    """Steps of stochastic gradient ascent; must be used inside ``param_scope``.
+    """Steps of stochastic gradient ascent; to be used inside ``param_scope`` and ``pyro_seed``.
 
     Args:
         model, guide: called with the arguments, or with a random subset of their rows.
@@ -66,6 +67,7 @@ class ElboProgram:
         self._arguments, self._elbo = arguments, elbo
         self._window, self._learning_rate = window, learning_rate
         self._length = self._batch_size = 0
+        self._validates = True
         self.model = model
         if batch_size is not None:
             self._length = arguments.common_length()
@@ -77,9 +79,7 @@ class ElboProgram:
         batch = self.batch(generator)
         args, kwargs = batch
         with pyro_seed(_draw_seed(generator)):
-            if self._batch_size:
-                self._refuse_local_unknowns(batch)
-            self._elbo.loss(self.model, self.guide, *args, **kwargs)
+            self._check(batch)
             clock = time.process_time()
             self._elbo.loss(self.model, self.guide, *args, **kwargs)
             cost = 3.0 * (time.process_time() - clock)
@@ -104,6 +104,19 @@ class ElboProgram:
             state[f"first.{name}"] = state[f"second.{name}"] = torch.zeros_like(value)
         return state
 
+    def _check(self, batch: ModelArguments) -> None:
+        """Refuse what does not fit together; the guide's first run creates the parameters."""
+        if self._batch_size:
+            check_model(self._user_model, self._arguments)
+            self._refuse_local_unknowns(batch)
+        try:
+            p = check_guide(self.model, self.guide, batch, self._elbo)
+            # rows that no step has seen yet may be outside their support: those are looked at
+            self._validates = bool(self._batch_size) or _subsamples(p)
+        except (RuntimeError, ValueError, NotImplementedError):
+            check_model(self.model, batch)  # an autoguide's own run of the model hides the site
+            raise
+
     def step(self, state: State, generator: torch.Generator) -> tuple[State, StepInfo]:
         """One gradient step; a gradient that is not finite makes the objective NaN.
 
@@ -113,8 +126,9 @@ class ElboProgram:
             return self._block(self._compiled, state, generator)
         args, kwargs = self.batch(generator)
         parameters = _load(state, "param.")
-        with pyro_seed(_draw_seed(generator)):
-            loss = self._elbo.loss_and_grads(self.model, self.guide, *args, **kwargs)
+        reseed(_draw_seed(generator))
+        with pyro.validation_enabled(self._validates), naming_sites() as named:
+            loss = self._elbo.loss_and_grads(named(self.model), self.guide, *args, **kwargs)
         _check_names(state)
         # a parameter that this run did not touch has no gradient
         gradients = {
@@ -187,6 +201,10 @@ class ElboProgram:
             return self._arguments.rows(torch.arange(self._batch_size))
         order = torch.randperm(self._length, generator=generator)
         return self._arguments.rows(order[: self._batch_size])
+
+    def load(self, state: State) -> None:
+        """Put the current parameters into Pyro's store."""
+        _load(state, "param.")
 
     def load_best(self, state: State) -> None:
         """Put the best parameters into Pyro's store (and the modules that own them)."""
@@ -299,6 +317,14 @@ def _check_names(state: State) -> None:
                 remedy="declare every parameter in every run",
             )
         )
+
+
+def _subsamples(trace: Any) -> bool:
+    return any(
+        site_is_subsample(site) and len(site["value"]) < site["fn"].size
+        for site in trace.nodes.values()
+        if site["type"] == "sample"
+    )
 
 
 def _frames(site: Any) -> list[Any]:

@@ -3,19 +3,19 @@
     y = A x + e,  x_j ~ N(0, s_j),  e ~ N(0, v),  C = A diag(s) A' + v I,  N data, L columns of y
 
 An exact solver of any structure supplies the posterior of x: mean m, variance diagonal V, residual
-r = y - A m. With T_j = mean over columns of |m_j|^2 and the leverage g_j = 1 - V_j / s_j, the share
+r = y - A m. With T_j = column mean of abs(m_j)^2 and the leverage g_j = 1 - V_j / s_j, the share
 of x_j that the data determine, sum_j g_j being the effective number of parameters,
 
-    EM      s_j <- T_j + V_j               v <- (|r|^2 / L + v sum g) / N
-    MacKay  s_j <- T_j / g_j               v <- |r|^2 / (L (N - sum g))
-    MM      s_j <- sqrt(s_j T_j / g_j)     v <- sqrt(v |r|^2 / (L (N - sum g)))
+    EM      s_j <- T_j + V_j               v <- (r'r / L + v sum g) / N
+    MacKay  s_j <- T_j / g_j               v <- r'r / (L (N - sum g))
+    MM      s_j <- sqrt(s_j T_j / g_j)     v <- sqrt(v r'r / (L (N - sum g)))
 
 all have the stationary points of the log evidence as fixed points. EM never lowers the evidence but
 crawls where s_j goes to zero. MM minimises, for fixed m, the majoriser of -2 log evidence
 
     sum_j S_j s_j + T_j / s_j + const,   S_j = (A' C^-1 A)_jj = g_j / s_j
 
-(log |C| is concave in s), so that it never lowers the evidence either, and needs far fewer steps;
+(logdet(C) is concave in s), so that it never lowers the evidence either, and needs far fewer steps;
 it is the geometric mean of the present value and MacKay's, which is fastest but not monotone.
 Scales may be shared in groups, be Kronecker products of factors, or be coupled by non-negative
 patterns. Real and complex data differ in the constants of the log evidence only.
@@ -50,7 +50,7 @@ _TINY = 1e-300
 
 
 def second_moment(mean: Float[Tensor, "*columns weight"]) -> Float[Tensor, " weight"]:
-    """T_j, the average of |m_j|^2 over columns; real or complex means.
+    """T_j, the average of abs(m_j)^2 over columns; real or complex means.
 
     Example:
         >>> second_moment(torch.tensor([[1.0, 2.0], [3.0, 0.0]])).tolist()
@@ -140,7 +140,7 @@ def update_noise(
 
     Args:
         noise: present v.
-        residual_square: |r|^2 averaged over the columns of y.
+        residual_square: r'r averaged over the columns of y.
         num_parameters: sum of the leverages.
         num_data: N, rows of a column.
         rule: "mm", "mackay" or "em".
@@ -244,13 +244,13 @@ def log_evidence(
 ) -> Float[Tensor, ""]:
     """log p(y) of all columns, from what the solver has.
 
-        -c L (N log(pi / c) + log|C| + |r|^2 / v + sum T / s),  c = 1/2 real, 1 complex,
-        log|C| = N log v + sum log s - log|Sigma|
+        -c L (N log(pi / c) + logdet(C) + r'r / v + sum T / s),  c = 1/2 real, 1 complex,
+        logdet(C) = N log v + sum log s - logdet(Sigma)
 
     Args:
-        residual_square: |r|^2 averaged over columns.
+        residual_square: r'r averaged over columns.
         moment, scale: of the weights with a positive scale.
-        logdet_posterior: log |Sigma| of the posterior covariance of those weights.
+        logdet_posterior: logdet(Sigma) of the posterior covariance of those weights.
 
     Example:
         >>> one = torch.ones(1, dtype=torch.float64)  # y = x + e, y = 2: N(2; 0, 2)

@@ -16,7 +16,7 @@ from typing import NamedTuple
 
 import torch
 
-from probkit.errors import NotPositiveDefiniteError
+from probkit.errors import NotPositiveDefiniteError, NumericalError
 from probkit.infer.callbacks import Callback
 from probkit.infer.checkpoint import Checkpoint, Checkpointer
 from probkit.infer.protocols import State, StepInfo
@@ -162,6 +162,8 @@ def _attempt(
             proposal, info = step(state, generator)
         except (NotPositiveDefiniteError, torch.linalg.LinAlgError) as error:
             failure = Status.NOT_PSD, f"step {done}: {error}"
+        except NumericalError as error:
+            failure = Status.NON_FINITE, f"step {done}: {error}"
         else:
             if math.isfinite(info.objective):
                 if retries:

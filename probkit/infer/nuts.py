@@ -30,6 +30,7 @@ from probkit.infer.pyro_data import ModelArguments
 from probkit.infer.result import FitResult
 from probkit.infer.sampling_diagnostics import mixing_diagnostics, mixing_status
 from probkit.infer.seeding import param_scope, pyro_seed
+from probkit.infer.site_checks import check_model
 from probkit.infer.status import Status
 from probkit.random import Seed
 
@@ -116,6 +117,7 @@ class NUTS:
             warm-up, by chain), ``acceptance``, ``r_hat``, ``ess_bulk``, ``warnings``.
 
         Raises:
+            ShapeError, DtypeError, DataError: model and data do not fit; names the site.
             NumericalError: no chain could be completed.
             KeyboardInterrupt: interrupted before the first chain was complete.
         """
@@ -143,6 +145,8 @@ class NUTS:
         start: Checkpoint | None,
     ) -> FitResult:
         with param_scope():
+            with pyro_seed(0):
+                check_model(model, arguments)
             step = self._step(model, arguments, run.progress)
             quiet = replace(run, progress=False)
             outcome = quiet.loop(step, lambda _: {}, self.num_chains, start=start)
@@ -199,7 +203,17 @@ class NUTS:
                 hook_fn=look,
             )
             with pyro_seed(int(torch.randint(2**62, (), generator=generator))):
-                sampler.run(*args, **kwargs)
+                try:
+                    sampler.run(*args, **kwargs)
+                except ValueError as error:
+                    if "cannot find valid initial params" not in str(error):
+                        raise
+                    raise NumericalError(
+                        message(
+                            "No starting point with a finite log density and gradient was found",
+                            remedy="check the data for extreme values, and rescale the model",
+                        )
+                    ) from error
             objective = -float(kernel.potential_fn(last["unconstrained"]))
             found = _chain_state(sampler, last["figures"])
             joined = {k: torch.cat([state[k], v]) if state else v for k, v in found.items()}

@@ -6,6 +6,7 @@ import hashlib
 import json
 import platform
 from collections.abc import Mapping
+from functools import cache
 from importlib.metadata import PackageNotFoundError, version
 from typing import Any
 
@@ -19,6 +20,11 @@ _PACKAGES = ("torch", "pyro-ppl", "gpytorch", "linear-operator", "numpy", "xarra
 
 def versions() -> dict[str, str]:
     """Versions of Python, probkit and the packages that results depend on."""
+    return dict(_versions())
+
+
+@cache
+def _versions() -> dict[str, str]:
     from probkit import __version__
 
     found = {"python": platform.python_version(), "probkit": __version__}

@@ -14,7 +14,7 @@ import numpy as np
 import pyro
 import torch
 
-__all__ = ["param_scope", "pyro_seed"]
+__all__ = ["param_scope", "pyro_seed", "reseed"]
 
 
 @contextmanager
@@ -36,14 +36,25 @@ def pyro_seed(seed: int) -> Iterator[None]:
     python_state, numpy_state = random.getstate(), np.random.get_state()  # noqa: NPY002
     with torch.random.fork_rng(devices=devices):
         try:
-            torch.manual_seed(seed)
-            random.seed(seed)
-            # Pyro's own functions use NumPy's global generator, so that is the one to seed
-            np.random.seed(seed % 2**32)  # noqa: NPY002
+            reseed(seed)
             yield
         finally:
             random.setstate(python_state)
             np.random.set_state(numpy_state)  # noqa: NPY002
+
+
+def reseed(seed: int) -> None:
+    """Seed again inside ``pyro_seed``, which restores the generators at its end.
+
+    Saving and restoring them in every step of a loop would take a tenth of a small model's step.
+    """
+    if torch.cuda.is_available():
+        torch.manual_seed(seed)
+    else:  # torch.manual_seed formats a stack trace for devices that are not there
+        torch.default_generator.manual_seed(seed)
+    random.seed(seed)
+    # Pyro's own functions use NumPy's global generator, so that is the one to seed
+    np.random.seed(seed % 2**32)  # noqa: NPY002
 
 
 @contextmanager

@@ -23,18 +23,25 @@ import pyro
 import pyro.infer
 import torch
 
-from probkit.errors import ConfigurationError, message
+from probkit.errors import (
+    ConfigurationError,
+    NotPositiveDefiniteError,
+    NumericalError,
+    message,
+)
+from probkit.infer.broken_site import broken_site
 from probkit.infer.callbacks import Callback
 from probkit.infer.checkpoint import Checkpoint
 from probkit.infer.elbo import ElboProgram, soften
 from probkit.infer.engine import Run, model_settings, require_not_negative, require_positive
 from probkit.infer.guide_weights import WeighedGuide, weigh_guide
-from probkit.infer.loop import Recovery
+from probkit.infer.loop import LoopOutcome, Recovery
 from probkit.infer.model_checks import ModelChecks
 from probkit.infer.posterior import DrawsPosterior
 from probkit.infer.pyro_data import ModelArguments
 from probkit.infer.result import FitResult
 from probkit.infer.seeding import param_scope, pyro_seed
+from probkit.infer.status import Status
 from probkit.infer.stopping import FirstOf, ImprovementPatience, SecondsBudget, StoppingRule
 from probkit.infer.variational import (
     final_guide,
@@ -72,7 +79,8 @@ class SVI:
         num_posterior_samples: draws of the fitted guide that make up the posterior.
         num_diagnostic_samples: draws for the final ELBO, PSIS k-hat and corrected moments; 0 for
             none; at most 200 where guide and model cannot be run on many draws at once. Only the
-            ELBO is estimated, and only by 200 minibatches, when ``batch_size`` is given.
+            ELBO is estimated, and only by 200 minibatches, where ``batch_size`` is given or the
+            model subsamples its data.
         checkpoint_every: steps between two checkpoints.
         stopping: a rule of ``probkit.infer.stopping`` in the place of patience over windows.
         max_seconds: CPU seconds after which the fit ends as OUT_OF_TIME; None for no limit.
@@ -170,7 +178,13 @@ class SVI:
             A result whose posterior are draws of the guide, (1, num_posterior_samples, *event);
             ``state`` holds the unconstrained parameters, ``param.NAME``. Diagnostics: ``elbo``,
             ``elbo_se``, ``khat``, ``importance_ess``, ``log_evidence`` (corrected), ``sd_ratio``
-            and ``warnings``; ``importance`` holds the weighted draws.
+            and ``warnings``; ``importance`` holds the weighted draws. A step that breaks down
+            ends the fit as NON_FINITE or NOT_PSD, and ``detail`` names the site.
+
+        Raises:
+            ShapeError, DtypeError, DataError, ConfigurationError: model, guide and data do not fit
+                together; the message names the site.
+            NumericalError, NotPositiveDefiniteError: the first step broke down.
         """
         arguments = ModelArguments.of(data)
         run = Run(
@@ -204,15 +218,17 @@ class SVI:
             # always run, for a resumed fit too: it makes the parameters and fixes the plates
             generator = as_generator(run.seed)
             initial = program.initialize(generator)
-            outcome = run.loop(
-                program.step,
-                lambda _: initial,
-                self.steps,
-                stopping=self._stopping(),
-                start=start,
-                generator=generator,
-                recovery=Recovery(self.max_retries, soften),
-            )
+            with pyro_seed(0):  # steps seed the global generators, which are the user's
+                outcome = run.loop(
+                    program.step,
+                    lambda _: initial,
+                    self.steps,
+                    stopping=self._stopping(),
+                    start=start,
+                    generator=generator,
+                    recovery=Recovery(self.max_retries, soften),
+                )
+            detail = self._explain(program, outcome)
             program.load_best(outcome.state)
             learned = {n: v.detach().clone() for n, v in pyro.get_param_store().items()}
             draws, weighed = self._finish(program, outcome.generator_state)
@@ -229,11 +245,34 @@ class SVI:
             {name: np.asarray(column) for name, column in outcome.history.items()},
             weighed.diagnostics,
             {**run.record(outcome.state), "compile": program.route},
-            outcome.detail,
+            detail,
             resume_with,
             outcome.state,
             weighed.weighted,
             ModelChecks(model, arguments, learned),
+        )
+
+    def _explain(self, program: ElboProgram, outcome: LoopOutcome) -> str:
+        """The outcome's detail, with the site where a step broke down.
+
+        Raises:
+            NumericalError, NotPositiveDefiniteError: the very first step broke down, so that
+                there is nothing to keep.
+        """
+        if outcome.status.ok:
+            return outcome.detail
+        program.load(outcome.state)
+        with pyro_seed(0):
+            site = broken_site(program.model, program.guide, program.batch())
+        detail = f"{outcome.detail}: {site}" if site else outcome.detail
+        if outcome.num_steps:
+            return detail
+        broken = outcome.status is Status.NOT_PSD
+        raise (NotPositiveDefiniteError if broken else NumericalError)(
+            message(
+                f"The first step broke down, {self.max_retries} retries included: {detail}",
+                remedy=outcome.status.remedy,
+            )
         )
 
     def _program(
@@ -269,6 +308,9 @@ class SVI:
                 weighed = WeighedGuide(None, {**estimate, "khat_note": note})
             elif count and not point:
                 weighed = weigh_guide(program.model, guide, program.batch(), count)
+                if weighed.weighted is None:  # the model draws minibatches by itself
+                    estimate = program.estimate(min(count, _MAX_BATCHES), generator)
+                    weighed = WeighedGuide(None, {**estimate, **weighed.diagnostics})
         return draws, weighed._replace(diagnostics={**weighed.diagnostics, **point})
 
     def _stopping(self) -> StoppingRule:

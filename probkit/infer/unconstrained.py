@@ -6,7 +6,6 @@ is met, so that a support may depend on other unknowns.
 
 from __future__ import annotations
 
-import math
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
@@ -17,12 +16,12 @@ from pyro import poutine
 from pyro.distributions.util import scale_and_mask
 from pyro.poutine.messenger import Messenger
 from pyro.poutine.util import site_is_subsample
-from pyro.util import check_site_shape
 from torch import Tensor
 from torch.distributions import biject_to
 
-from probkit.errors import ConfigurationError, DtypeError, ShapeError, message
+from probkit.errors import ConfigurationError, DtypeError, message
 from probkit.infer.pyro_data import ModelArguments
+from probkit.infer.site_checks import check_density, first_trace
 
 __all__ = ["DiscreteUnknown", "UnconstrainedModel"]
 
@@ -61,7 +60,7 @@ class UnconstrainedModel:
     Raises:
         DiscreteUnknown: an unknown is discrete.
         ConfigurationError: no unknowns, or a plate that subsamples.
-        ShapeError: the log density of a site does not fit its plates.
+        ShapeError: the log density of a site does not fit its plates, or the data a site.
         DtypeError: a complex unknown.
     """
 
@@ -69,8 +68,7 @@ class UnconstrainedModel:
         self, model: Callable[..., Any], arguments: ModelArguments, *, jacobian: bool = True
     ) -> None:
         self._model, self._arguments, self._jacobian = model, arguments, jacobian
-        args, kwargs = arguments
-        trace = poutine.trace(model).get_trace(*args, **kwargs)
+        trace = first_trace(model, arguments)
         _check_trace(trace)
         self._unknowns: list[_Unknown] = []
         start = 0
@@ -184,22 +182,7 @@ def _check_trace(trace: Any) -> None:
                     )
                 )
             continue
-        site["log_prob"] = site["fn"].log_prob(site["value"], *site["args"], **site["kwargs"])
-        try:
-            check_site_shape(site, math.inf)
-        except ValueError as error:
-            raise ShapeError(
-                message(
-                    "The log density of a site does not fit its plates",
-                    where=f"site {name!r}",
-                    got=tuple(site["log_prob"].shape),
-                    causes=(
-                        "a plate or .to_event is missing",
-                        "shapes like (n,) and (n, 1) broadcast to (n, n)",
-                    ),
-                    remedy=str(error).splitlines()[-1].strip() or None,
-                )
-            ) from error
+        check_density(name, site)
     unknown = _unknown_sites(trace)
     if not unknown:
         raise ConfigurationError(

@@ -10,6 +10,7 @@ extern "C" int64_t adam(int64_t steps, int64_t done, REAL* theta, REAL* first, R
     double loss;
     *failure = evaluate(theta, inputs, random, workspace, &loss, gradient);
     double norm = 0;
+    #pragma omp simd reduction(+:norm)
     for (int64_t i = 0; i < SIZE; ++i) norm += (double)gradient[i] * gradient[i];
     if (*failure || !std::isfinite(loss) || !std::isfinite(norm)) return step;
     const double shrink = clip > 0 && norm > clip * clip ? clip / std::sqrt(norm) : 1;

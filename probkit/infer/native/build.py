@@ -23,8 +23,9 @@ __all__ = ["cache_directory", "library", "resource"]
 
 _FLAGS = (
     *("-std=c++17", "-O3", "-march=native", "-fPIC", "-shared", "-fopenmp-simd"),
-    # numbers that are not finite keep their meaning: the loops test for them
-    *("-fno-math-errno", "-fno-trapping-math", "-fno-signed-zeros", "-fassociative-math"),
+    # sums are reordered only where a pragma says so: under -fassociative-math x + y - y is x even
+    # for y = NaN, and the loops test for numbers that are not finite
+    *("-fno-math-errno", "-fno-trapping-math", "-fno-signed-zeros"),
     "-Wno-unknown-pragmas",
 )
 

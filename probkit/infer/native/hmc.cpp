@@ -11,6 +11,7 @@ static void apply(const double* factor, int64_t dense, const REAL* x, REAL* y) {
   for (int64_t i = 0; i < SIZE; ++i) {
     if (!dense) { y[i] = (REAL)(factor[i] * x[i]); continue; }
     double total = 0;
+    #pragma omp simd reduction(+:total)
     for (int64_t j = 0; j <= i; ++j) total += factor[i * SIZE + j] * x[j];
     y[i] = (REAL)total;
   }
@@ -25,6 +26,7 @@ static void apply_transposed(const double* factor, int64_t dense, const REAL* x,
 
 static double kinetic(const REAL* p) {
   double total = 0;
+  #pragma omp simd reduction(+:total)
   for (int64_t i = 0; i < SIZE; ++i) total += (double)p[i] * p[i];
   return 0.5 * total;
 }

@@ -53,10 +53,12 @@ def _dot(code: Lowering, node: Any) -> Value:
     a, b = (code.memory(code.values[n.name]) for n in node.args[:2])
     shape, dtype = meta_of(node)
     name = code.name("s")
-    code.lines.append(
-        f"{c_type(dtype)} {name} = 0; for (int64_t i = 0; i < {a.shape[0]}; ++i) {name} += "
-        f"{a.name}[{a.offset} + i * {a.strides[0]}] * {b.name}[{b.offset} + i * {b.strides[0]}];"
-    )
+    code.lines += [
+        f"{c_type(dtype)} {name} = 0;",
+        f"#pragma omp simd reduction(+:{name})",
+        f"for (int64_t i = 0; i < {a.shape[0]}; ++i) {name} += "
+        f"{a.name}[{a.offset} + i * {a.strides[0]}] * {b.name}[{b.offset} + i * {b.strides[0]}];",
+    ]
     return Number(name, shape, dtype)
 
 

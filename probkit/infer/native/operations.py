@@ -66,14 +66,11 @@ def _cat(code: Lowering, node: Any) -> Value:
 
 
 def _index(code: Lowering, node: Any) -> Value:
-    """``x[i, j, ...]`` with index tensors for leading dimensions."""
+    """``x[:, i, j, ...]`` with index tensors for neighbouring dimensions."""
     source = code.memory(code.values[node.args[0].name])
     shape, dtype = meta_of(node)
-    indices = list(node.args[1])
-    if any(i is None for i in indices):
-        raise Unsupported("indexing that skips a dimension")
     target = code.buffer(shape, dtype)
-    place, rest = _place(code, source, indices, shape)
+    place, rest = _place(code, source, *_neighbours(node.args[1]), shape)
     code.lines.append(
         f"{target.name}[{_flat(target.strides, shape)}] = {source.name}[{place} + {rest}];"
     )
@@ -83,38 +80,48 @@ def _index(code: Lowering, node: Any) -> Value:
 def _index_put(code: Lowering, node: Any) -> Value:
     source = code.settled(code.values[node.args[0].name])
     shape, dtype = meta_of(node)
-    indices, update = list(node.args[1]), code.memory(code.values[node.args[2].name])
+    first, indices = _neighbours(node.args[1])
+    update = code.memory(code.values[node.args[2].name])
     accumulate = len(node.args) > 3 and bool(node.args[3])
-    if any(i is None for i in indices):
-        raise Unsupported("indexed assignment that skips a dimension")
     target = code.buffer(shape, dtype)
     code.copy(source, target)
     lead = torch.broadcast_shapes(*(meta_of(i)[0] for i in indices))
-    whole = (*lead, *shape[len(indices) :])
+    whole = (*shape[:first], *lead, *shape[first + len(indices) :])
     strides = _strides_for(update, whole)
-    place, rest = _place(code, target, indices, whole)
+    place, rest = _place(code, target, first, indices, whole)
     sign = "+=" if accumulate else "="
     new = f"{update.name}[{_dot_index(strides, update.offset)}]"
     code.lines.append(f"{target.name}[{place} + {rest}] {sign} {new};")
     return target
 
 
+def _neighbours(indices: Any) -> tuple[int, list[Any]]:
+    """The first dimension that is indexed, and the index tensors from there on."""
+    given = [k for k, i in enumerate(indices) if i is not None]
+    first, last = given[0], given[-1]
+    if len(given) != last - first + 1:
+        raise Unsupported("indexing of dimensions that are no neighbours")
+    return first, list(indices[first : last + 1])
+
+
 def _place(
-    code: Lowering, source: View, indices: list[Any], shape: tuple[int, ...]
+    code: Lowering, source: View, first: int, indices: list[Any], shape: tuple[int, ...]
 ) -> tuple[str, str]:
-    """Open loops over ``shape``; the address by index tensors, and by the dimensions after."""
+    """Open loops over ``shape``; the address by index tensors, and by the other dimensions."""
     views = [code.memory(code.values[i.name]) for i in indices]
     lead = torch.broadcast_shapes(*(v.shape for v in views))
     for k, size in enumerate(shape):
         code.lines.append(f"for (int64_t i{k} = 0; i{k} < {size}; ++i{k})")
     terms = []
-    for view, stride, size in zip(views, source.strides, source.shape, strict=False):
+    indexed = zip(views, source.strides[first:], source.shape[first:], strict=False)
+    for view, stride, size in indexed:
         if view.dtype != torch.int64:
             raise Unsupported(f"an index of {view.dtype}")
-        at = _dot_index(_strides_for(view, lead), view.offset)
+        at = _dot_index(_strides_for(view, lead), view.offset, first)
         terms.append(f"wrap({view.name}[{at}], {size}) * {stride}")
-    after = source.strides[len(views) :]
-    rest = [f"i{len(lead) + k} * {s}" for k, s in enumerate(after)]
+    rest = [f"i{k} * {s}" for k, s in enumerate(source.strides[:first])]
+    after = source.strides[first + len(views) :]
+    rest += [f"i{first + len(lead) + k} * {s}" for k, s in enumerate(after)]
     return " + ".join(terms), " + ".join([*rest, str(source.offset)])
 
 
@@ -269,8 +276,8 @@ def _strides_for(view: View, shape: tuple[int, ...]) -> tuple[int, ...]:
     return found.strides
 
 
-def _dot_index(strides: tuple[int, ...], offset: int) -> str:
-    return " + ".join([*(f"i{k} * {s}" for k, s in enumerate(strides) if s), str(offset)])
+def _dot_index(strides: tuple[int, ...], offset: int, first: int = 0) -> str:
+    return " + ".join([*(f"i{first + k} * {s}" for k, s in enumerate(strides) if s), str(offset)])
 
 
 RANDOM = ("normal_functional", "randn", "rand", "uniform", "randperm", "rand_like", "randn_like")

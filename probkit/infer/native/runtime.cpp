@@ -109,6 +109,26 @@ struct Random {
 static inline int64_t wrap(int64_t i, int64_t n) { return i < 0 ? i + n : i; }
 
 // C (n x p) = A (n x m) B (m x p); strides of the inputs are free, C is contiguous
+// row += sum over k of a[k * step] * b_k, rows b_k of length p; four at a time spare loads of row
+template <class T>
+static inline void add_rows(T* __restrict row, const T* a, int64_t step, const T* b, int64_t stride,
+                            int64_t count, int64_t p, T sign) {
+  int64_t k = 0;
+  for (; k + 4 <= count; k += 4) {
+    const T a0 = sign * a[k * step], a1 = sign * a[(k + 1) * step];
+    const T a2 = sign * a[(k + 2) * step], a3 = sign * a[(k + 3) * step];
+    const T *b0 = b + k * stride, *b1 = b0 + stride, *b2 = b1 + stride, *b3 = b2 + stride;
+    #pragma omp simd
+    for (int64_t j = 0; j < p; ++j) row[j] += a0 * b0[j] + a1 * b1[j] + (a2 * b2[j] + a3 * b3[j]);
+  }
+  for (; k < count; ++k) {
+    const T scale = sign * a[k * step];
+    const T* one = b + k * stride;
+    #pragma omp simd
+    for (int64_t j = 0; j < p; ++j) row[j] += scale * one[j];
+  }
+}
+
 template <class T>
 static void multiply(const T* __restrict a, int64_t a0, int64_t a1, const T* __restrict b, int64_t b0,
                      int64_t b1, T* __restrict c, int64_t n, int64_t m, int64_t p) {
@@ -116,16 +136,13 @@ static void multiply(const T* __restrict a, int64_t a0, int64_t a1, const T* __r
     for (int64_t i = 0; i < n; ++i) {
       T* __restrict row = c + i * p;
       for (int64_t j = 0; j < p; ++j) row[j] = 0;
-      for (int64_t k = 0; k < m; ++k) {
-        const T scale = a[i * a0 + k * a1];
-        const T* __restrict other = b + k * b0;
-        for (int64_t j = 0; j < p; ++j) row[j] += scale * other[j];
-      }
+      add_rows<T>(row, a + i * a0, a1, b, b0, m, p, 1);
     }
   } else if (a1 == 1 && b0 == 1) {
     for (int64_t i = 0; i < n; ++i)
       for (int64_t j = 0; j < p; ++j) {
         T total = 0;
+        #pragma omp simd reduction(+:total)
         for (int64_t k = 0; k < m; ++k) total += a[i * a0 + k] * b[k + j * b1];
         c[i * p + j] = total;
       }
@@ -139,29 +156,27 @@ static void multiply(const T* __restrict a, int64_t a0, int64_t a1, const T* __r
     for (int64_t i = 0; i < n; ++i)
       for (int64_t j = 0; j < p; ++j) {
         T total = 0;
+        #pragma omp simd reduction(+:total)
         for (int64_t k = 0; k < m; ++k) total += a[i * a0 + k * a1] * b[k * b0 + j * b1];
         c[i * p + j] = total;
       }
   }
 }
 
-// lower factor, row by row; returns 0, or the order of the first minor that is not positive
+// lower factor; returns 0, or the order of the first minor that is not positive. Rows of its
+// transpose are made one after another in the upper half, in contiguous memory, and mirrored.
 template <class T>
 static int32_t cholesky(const T* a, int64_t a0, int64_t a1, T* __restrict l, int64_t n) {
   for (int64_t i = 0; i < n; ++i) {
-    T* __restrict row = l + i * n;
-    for (int64_t j = 0; j <= i; ++j) {
-      const T* __restrict other = l + j * n;
-      T total = a[i * a0 + j * a1];
-      T inner = 0;
-      for (int64_t k = 0; k < j; ++k) inner += row[k] * other[k];
-      total -= inner;
-      if (j < i) row[j] = total / other[j];
-      else if (total > 0) row[j] = std::sqrt(total);
-      else { for (int64_t k = i * n; k < n * n; ++k) l[k] = NAN; return (int32_t)(i + 1); }
-    }
-    for (int64_t j = i + 1; j < n; ++j) row[j] = 0;
+    T* row = l + i * n;
+    for (int64_t j = i; j < n; ++j) row[j] = a[j * a0 + i * a1];
+    add_rows<T>(row + i, l + i, n, l + i, n, i, n - i, -1);
+    if (!(row[i] > 0)) { for (int64_t k = 0; k < n * n; ++k) l[k] = NAN; return (int32_t)(i + 1); }
+    const T inverse = 1 / (row[i] = std::sqrt(row[i]));
+    for (int64_t j = i + 1; j < n; ++j) row[j] *= inverse;
   }
+  for (int64_t i = 0; i < n; ++i)
+    for (int64_t j = i + 1; j < n; ++j) { l[j * n + i] = l[i * n + j]; l[i * n + j] = 0; }
   return 0;
 }
 
@@ -174,11 +189,7 @@ static void solve_triangular(const T* __restrict a, int64_t a0, int64_t a1, cons
     T* __restrict row = x + i * p;
     for (int64_t j = 0; j < p; ++j) row[j] = b[i * b0 + j * b1];
     const int64_t first = upper ? i + 1 : 0, last = upper ? n : i;
-    for (int64_t k = first; k < last; ++k) {
-      const T scale = a[i * a0 + k * a1];
-      const T* __restrict other = x + k * p;
-      for (int64_t j = 0; j < p; ++j) row[j] -= scale * other[j];
-    }
+    add_rows<T>(row, a + i * a0 + first * a1, a1, x + first * p, p, last - first, p, -1);
     if (unit) continue;
     const T inverse = 1 / a[i * a0 + i * a1];
     for (int64_t j = 0; j < p; ++j) row[j] *= inverse;
