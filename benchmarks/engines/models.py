@@ -53,7 +53,7 @@ def regression(x: Tensor, y: Tensor) -> None:
     """200 x 5, noise sd .5 known: posterior and evidence in closed form."""
     w = pyro.sample("w", dist.Normal(_zero(x), 1.0).expand([x.shape[1]]).to_event(1))
     with pyro.plate("rows", x.shape[0]):
-        pyro.sample("y", dist.Normal((x * w.unsqueeze(-2)).sum(-1), 0.5), obs=y)
+        pyro.sample("y", dist.Normal((x * w).sum(-1), 0.5), obs=y)
 
 
 def eight_schools(y: Tensor, sd: Tensor) -> None:
@@ -70,7 +70,7 @@ def logistic(x: Tensor, y: Tensor, *, batch: int | None = 256) -> None:
     w = pyro.sample("w", dist.Normal(_zero(x), 1.0).expand([x.shape[1]]).to_event(1))
     b = pyro.sample("b", dist.Normal(_zero(x), 1.0))
     with pyro.plate("rows", x.shape[0], subsample_size=batch) as rows:
-        logits = (x[rows] * w.unsqueeze(-2)).sum(-1) + b
+        logits = (x[rows] * w).sum(-1) + b
         pyro.sample("y", dist.Bernoulli(logits=logits), obs=y[rows])
 
 

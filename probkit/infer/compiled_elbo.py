@@ -87,11 +87,13 @@ class CompiledElbo:
             seed: of noise and minibatches.
 
         Returns:
-            The new parameters and moments; the losses of the steps that were done, fewer than K
+            The new parameters and moments, and the parameters of the last loss (``evaluated``);
+            the losses of the steps that were done, fewer than K
             where the next one is not finite; whether a matrix that must be positive definite was
             not, in that step.
         """
         theta, first, second = (self._join(state, part) for part in ("param", "first", "second"))
+        evaluated = theta.clone()
         losses = torch.empty(len(rates), dtype=torch.float64)
         failure = ctypes.c_int64(0)
         done = self.native.library.adam(
@@ -100,6 +102,7 @@ class CompiledElbo:
             _pointer(theta),
             _pointer(first),
             _pointer(second),
+            _pointer(evaluated),
             _pointer(rates),
             ctypes.c_double(0.0),
             self.native.inputs,
@@ -109,7 +112,8 @@ class CompiledElbo:
             ctypes.byref(failure),
         )
         new: State = {}
-        for part, values in (("param", theta), ("first", first), ("second", second)):
+        parts = {"param": theta, "first": first, "second": second, "evaluated": evaluated}
+        for part, values in parts.items():
             pieces = values.split(self._sizes)
             for name, piece, shape in zip(self._names, pieces, self._shapes, strict=True):
                 new[f"{part}.{name}"] = piece.reshape(shape).clone()

@@ -137,12 +137,12 @@ class ElboProgram:
         }
         total, gradients = self._combine(float(loss), gradients)
         number = int(state["num_steps"]) + 1
-        proposal = {"num_steps": torch.tensor(number)}
-        for name, gradient in gradients.items():
-            proposal |= _adam(state, name, gradient, number, self._learning_rate(number - 1))
+        proposal = _adam(state, gradients, number, self._learning_rate(number - 1))
+        proposal["num_steps"] = torch.tensor(number)
         finite = all(bool(torch.isfinite(gradient).all()) for gradient in gradients.values())
         objective = -total if finite else math.nan
-        proposal |= self._track_best(state, proposal, [objective], number)
+        evaluated = {name: state[f"param.{name}"] for name in gradients}
+        proposal |= self._track_best(state, evaluated, [objective], number)
         return proposal, StepInfo(objective=objective)
 
     def _block(
@@ -167,7 +167,10 @@ class ElboProgram:
             return state, StepInfo(objective=math.nan)
         objectives = (-losses).tolist()
         proposal["num_steps"] = torch.tensor(number + done)
-        proposal |= self._track_best(state, proposal, objectives, number + done)
+        prefix = "evaluated."
+        names = [key.removeprefix(prefix) for key in proposal if key.startswith(prefix)]
+        evaluated = {name: proposal.pop(prefix + name) for name in names}
+        proposal |= self._track_best(state, evaluated, objectives, number + done)
         return proposal, StepInfo(objective=objectives[-1], objectives=objectives)
 
     def _choose_route(self, parameters: Mapping[str, Tensor], cost: float) -> None:
@@ -228,22 +231,26 @@ class ElboProgram:
         return loss, gradients
 
     def _track_best(
-        self, state: State, proposal: State, objectives: Sequence[float], number: int
+        self,
+        state: State,
+        evaluated: dict[str, Tensor],
+        objectives: Sequence[float],
+        number: int,
     ) -> State:
         """Keep the parameters at the end of a window whose mean is not clearly worse.
 
-        ``objectives`` are those of the latest steps, ``number`` counts these.
+        ``evaluated`` are the parameters of the last objective: those of the next step may break
+        down. ``objectives`` are those of the latest steps, ``number`` counts these.
         """
         values = state["window_values"].clone()
         first = (number - len(objectives)) % self._window
         values[first : first + len(objectives)] = torch.tensor(objectives, dtype=values.dtype)
-        names = [key.removeprefix("param.") for key in proposal if key.startswith("param.")]
-        best, best_mean = {f"best.{n}": state[f"best.{n}"] for n in names}, state["best_mean"]
+        best, best_mean = {f"best.{n}": state[f"best.{n}"] for n in evaluated}, state["best_mean"]
         early = number < self._window
         if number % self._window == 0 or early:
             margin = 0.0 if self._window == 1 else float(values.std()) / math.sqrt(self._window)
             if early or float(values.mean()) >= float(best_mean) - margin:
-                best = {f"best.{n}": proposal[f"param.{n}"] for n in names}
+                best = {f"best.{n}": value for n, value in evaluated.items()}
             if not early:
                 best_mean = torch.maximum(best_mean, values.mean())
         return {"window_values": values, "best_mean": best_mean, **best}
@@ -280,16 +287,26 @@ def soften(state: State) -> State:
     return {**state, **changed}
 
 
-def _adam(state: State, name: str, gradient: Tensor, number: int, rate: float) -> State:
-    """Adam's update of one parameter, with bias correction; ``gradient`` is that of the loss."""
-    first = torch.lerp(gradient, state[f"first.{name}"].to(gradient.device), _FIRST_DECAY)
-    second = torch.lerp(
-        gradient.square(), state[f"second.{name}"].to(gradient.device), _SECOND_DECAY
+def _adam(state: State, gradients: Mapping[str, Tensor], number: int, rate: float) -> State:
+    """Adam's update with bias correction, all parameters in one call; gradients of the loss."""
+    names, new = list(gradients), list(gradients.values())
+    value, first, second = (
+        [state[f"{part}.{name}"].to(g.device) for name, g in gradients.items()]
+        for part in ("param", "first", "second")
     )
-    scale = (second / (1 - _SECOND_DECAY**number)).sqrt() + _EPSILON
-    change = rate / (1 - _FIRST_DECAY**number) * first / scale
-    value = state[f"param.{name}"].to(gradient.device) - change
-    return {f"param.{name}": value, f"first.{name}": first, f"second.{name}": second}
+    parts = {
+        "first": torch._foreach_lerp(new, first, _FIRST_DECAY),
+        "second": torch._foreach_lerp(torch._foreach_mul(new, new), second, _SECOND_DECAY),
+    }
+    scale = torch._foreach_sqrt(torch._foreach_div(parts["second"], 1 - _SECOND_DECAY**number))
+    torch._foreach_add_(scale, _EPSILON)
+    step = -rate / (1 - _FIRST_DECAY**number)
+    parts["param"] = torch._foreach_addcdiv(value, parts["first"], scale, step)
+    return {
+        f"{part}.{name}": tensor
+        for part, column in parts.items()
+        for name, tensor in zip(names, column, strict=True)
+    }
 
 
 def _parameters() -> dict[str, Tensor]:

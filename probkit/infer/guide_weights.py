@@ -32,7 +32,7 @@ from probkit.infer.width_check import direction_sd_ratios
 __all__ = ["WeighedGuide", "latent_values", "weigh_guide"]
 
 _MAX_RUNS = 200
-_CHUNK_ELEMENTS = 10_000_000
+_CHUNK_ELEMENTS, _CHUNK = 10_000_000, 256
 
 
 class WeighedGuide(NamedTuple):
@@ -61,7 +61,7 @@ def weigh_guide(
     if reason:
         return WeighedGuide(None, {"khat_note": f"not computed: {reason}"})
     try:
-        chunk = max(1, min(num_samples, _CHUNK_ELEMENTS // _elements(p)))
+        chunk = max(1, min(_CHUNK, _CHUNK_ELEMENTS // _elements(p)))
         log_weights, draws = _mapped(model, guide, arguments, num_samples, chunk)
     except (RuntimeError, ValueError, NotImplementedError, UserWarning):
         log_weights, draws = _one_by_one(model, guide, arguments, min(num_samples, _MAX_RUNS))

@@ -266,11 +266,11 @@ def _check_particles(
     rows = {n: s["value"] for n, s in many.nodes.items() if s["type"] == "sample" and _is_rows(s)}
     alone = poutine.trace(poutine.condition(model, data={**values, **rows}))
     for name, site in _samples(alone.get_trace(*args, **kwargs)):
-        expected = site["fn"].log_prob(site["value"]).sum()
+        expected = site["fn"].log_prob(site["value"]).sum().detach()
         there = many.nodes[name]
         try:
             found = there["fn"].log_prob(there["value"])
-            share = _first(found, depth, None).sum()
+            share = _first(found, depth, None).sum().detach()
         except (RuntimeError, ValueError) as error:
             raise _not_broadcasting(name, str(error).splitlines()[0]) from error
         if not bool((share - expected).abs() <= _CLOSE * (1 + expected.abs())):
@@ -289,8 +289,8 @@ def _not_broadcasting(name: str, got: str) -> ShapeError:
             "The model does not broadcast over vectorised particles",
             where=f"site {name!r}",
             got=got,
-            causes=("x @ w or sums over a fixed dimension where w gains dimensions on the left",),
-            remedy="index dimensions from the right, as in (x * w).sum(-1) with w[..., None, :], "
+            causes=("x @ w, or sums over all dimensions, where w gains dimensions on the left",),
+            remedy="count dimensions from the right, as in (x * w).sum(-1) in place of x @ w, "
             "or set vectorize_particles=False",
         )
     )

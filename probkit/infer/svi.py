@@ -117,7 +117,7 @@ class SVI:
     window: int = 200
     patience: int = 5
     num_posterior_samples: int = 1000
-    num_diagnostic_samples: int = 2000
+    num_diagnostic_samples: int = 1000
     checkpoint_every: int = 200
     stopping: StoppingRule | None = None
     max_seconds: float | None = None

@@ -131,10 +131,11 @@ def test_models_that_are_random_outside_their_sites_are_refused():
 def test_a_density_that_is_nowhere_finite_names_its_site():
     def outside(y):
         rate = pyro.sample("rate", dist.Gamma(torch.tensor(2.0, dtype=DOUBLE), 1.0))
+        pyro.factor("broken", torch.nan * rate)
         pyro.sample("y", dist.Normal(rate, 1.0), obs=y)
 
-    with pytest.raises(NumericalError, match="site 'y'"):
-        probkit.fit(outside, torch.tensor(torch.nan, dtype=DOUBLE), engine=MAP())
+    with pytest.raises(NumericalError, match="site 'broken'"):
+        probkit.fit(outside, torch.tensor(1.0, dtype=DOUBLE), engine=MAP())
 
 
 def test_map_is_the_mode_of_the_unknowns_and_not_of_their_logarithms():

@@ -1,7 +1,8 @@
 
-// up to `steps` steps of Adam; returns how many were done: fewer when loss or gradient is not finite
+// up to `steps` steps of Adam; returns how many were done: fewer when loss or gradient is not finite;
+// `evaluated` are the parameters of the last objective, one update before theta
 extern "C" int64_t adam(int64_t steps, int64_t done, REAL* theta, REAL* first, REAL* second,
-                        const double* rates, double clip, const void* const* inputs, uint64_t seed,
+                        REAL* evaluated, const double* rates, double clip, const void* const* inputs, uint64_t seed,
                         byte* workspace, double* losses, int64_t* failure) {
   Random random(seed);
   prepare(workspace);
@@ -18,6 +19,7 @@ extern "C" int64_t adam(int64_t steps, int64_t done, REAL* theta, REAL* first, R
     const double correct1 = 1 - std::pow(0.9, number), correct2 = 1 - std::pow(0.999, number);
     const double rate = rates[step] / correct1, scale2 = 1 / correct2;
     for (int64_t i = 0; i < SIZE; ++i) {
+      evaluated[i] = theta[i];
       const double g = gradient[i] * shrink;
       const double m = 0.9 * first[i] + 0.1 * g, v = 0.999 * second[i] + 0.001 * g * g;
       first[i] = m;
