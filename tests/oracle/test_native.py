@@ -50,7 +50,12 @@ FUNCTIONS = {
         + t.clamp(-0.5, 0.5) * 2
         + torch.maximum(t, t.flip(0).square())
         + torch.nn.functional.relu(t - 0.3)
+        + torch.remainder(3 * t, 0.7)
+        + torch.fmod(3 * t, 0.7)
     ).sum(),
+    "indices": lambda t: (
+        (X * t[:4])[:, ROWS % 4].exp().sum() + torch.where(ROWS % 2 > 0, t[:4], 1.0).square().sum()
+    ),
     "broadcast": lambda t: ((t[:4] * X - t[4:10, None]) ** 2 / (1 + t[10] ** 2)).mean(),
     "reductions": lambda t: (
         (X * t[:4]).sum(0).square().sum()
@@ -210,7 +215,7 @@ def test_a_failed_factorisation_is_reported():
 @pytest.mark.parametrize(
     ("function", "reason"),
     [
-        (lambda v: v.sum() if bool(v[0] > 0) else v.prod(), "cannot be recorded"),
+        (lambda v: v.sum() if bool(v[0] > 0) else v.prod(), "depend on the value"),
         (lambda v: v.sum() * v[0].item(), "value of a tensor is read"),
         (lambda v: torch.linalg.eigvalsh(torch.diag(v)).sum(), "operation"),
     ],

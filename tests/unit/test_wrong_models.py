@@ -169,3 +169,16 @@ def test_a_model_that_breaks_down_on_the_way_keeps_what_it_has(compile):
     assert result.provenance["compile"]["compiled"] == (compile == "on")
     assert result.status is Status.NOT_PSD and "site 'mean'" in result.detail
     assert 0.9 < float(result.state["best.level"]) < 0.92
+
+
+def test_rows_of_later_minibatches_are_looked_at():
+    y = torch.ones(200, **F64)
+    y[150] = -1.0
+
+    def model(y):
+        rate = pyro.sample("rate", dist.LogNormal(torch.zeros((), **F64), 1.0))
+        with pyro.plate("rows", len(y), subsample_size=4) as rows:
+            pyro.sample("y", dist.Poisson(rate), obs=y[rows])
+
+    with pytest.raises(DataError, match=r"site 'y': got \[-1.0\]"):
+        probkit.fit(model, y, engine=SVI(steps=500, compile="off"), seed=0)

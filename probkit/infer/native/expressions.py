@@ -101,6 +101,8 @@ POINTWISE: dict[str, Writer] = {
     "mul": _infix("*"),
     "div": _infix("/"),
     "neg": lambda x: f"(-{x})",
+    "remainder": _call("p_remainder"),
+    "fmod": _call("p_fmod"),
     "pow": _power,
     "square": _call("square"),
     "rsqrt": lambda x: f"(1.0 / p_sqrt({x}))",

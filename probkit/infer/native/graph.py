@@ -73,6 +73,9 @@ def trace(function: Callable[..., Any], parameters: Tensor, data: Sequence[Tenso
             _allow_non_fake_inputs=True,
         )(parameters, *data)
     except (RuntimeError, NotImplementedError, ValueError) as error:
+        if type(error).__name__ == "GuardOnDataDependentSymNode":
+            text = "control flow or shapes depend on the value of a tensor"
+            raise Unsupported(text) from error
         first = (str(error).strip().splitlines() or [""])[0]
         reason = f"{type(error).__name__}: {first}"
         raise Unsupported(f"the model cannot be recorded ({reason})") from error

@@ -1,6 +1,7 @@
 #include <cstdint>
 #include <cstring>
 #include <cmath>
+#include <type_traits>
 
 typedef uint8_t byte;
 
@@ -109,6 +110,16 @@ struct Random {
 static inline int64_t wrap(int64_t i, int64_t n) { return i < 0 ? i + n : i; }
 
 // C (n x p) = A (n x m) B (m x p); strides of the inputs are free, C is contiguous
+// C's remainder, with the sign of a; and Python's, with the sign of b
+template <class A, class B> static inline auto p_fmod(A a, B b) {
+  if constexpr (std::is_integral<A>::value && std::is_integral<B>::value) return a % (A)b;
+  else return std::fmod(a, b);
+}
+template <class A, class B> static inline auto p_remainder(A a, B b) {
+  const auto rest = p_fmod(a, b);
+  return rest != 0 && (rest < 0) != (b < 0) ? rest + b : rest;
+}
+
 // row += sum over k of a[k * step] * b_k, rows b_k of length p; four at a time spare loads of row
 template <class T>
 static inline void add_rows(T* __restrict row, const T* a, int64_t step, const T* b, int64_t stride,
