@@ -86,7 +86,7 @@ def agreement(context: Context) -> Iterator[Line]:
         yield Line(f"{name}_gradient", what, gradient)
     case = CASES["regression"]
     settings = SVI(
-        steps=context.size(30_000, 1000), learning_rate=0.02, decay=1e-3, guide=case.guide,
+        steps=context.size(300_000, 1000), learning_rate=0.02, decay=1e-4, guide=case.guide,
         patience=10**6, compile="on", num_posterior_samples=context.size(200_000, 1000),
     )  # fmt: skip
     found = settings.fit(case.model, case.data, seed=0).posterior
