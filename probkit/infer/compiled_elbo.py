@@ -10,13 +10,14 @@ sites without a reparametrised draw, enumeration, control flow that depends on v
 from __future__ import annotations
 
 import ctypes
+import math
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from typing import Any
 
 import pyro
 import torch
-from pyro.infer import Trace_ELBO, TraceMeanField_ELBO
+from pyro.infer import RenyiELBO, Trace_ELBO, TraceMeanField_ELBO
 from pyro.poutine.util import site_is_subsample
 from torch import Tensor
 from torch.distributions import kl_divergence
@@ -56,13 +57,15 @@ class CompiledElbo:
         batch_size: int,
         parameters: Mapping[str, Tensor],
     ) -> None:
-        if type(elbo) not in (Trace_ELBO, TraceMeanField_ELBO):
+        if type(elbo) not in (Trace_ELBO, TraceMeanField_ELBO, RenyiELBO):
             raise Unsupported(f"{type(elbo).__name__} has no native form")
         self._model, self._guide, self._arguments, self._elbo = model, guide, arguments, elbo
         self._batch_size = batch_size
         self._names = list(parameters)
         self._shapes = [p.shape for p in parameters.values()]
         self._sizes = [p.numel() for p in parameters.values()]
+        if isinstance(elbo, RenyiELBO) and elbo.vectorize_particles:
+            raise Unsupported("RenyiELBO with vectorised particles")
         if len({p.dtype for p in parameters.values()}) != 1:
             raise Unsupported("parameters of several dtypes")
         if any("$$$" in name for name in self._names):
@@ -78,13 +81,23 @@ class CompiledElbo:
                 loss_and_gradient, flat, arguments.tensors(), driver="adam.cpp"
             )
 
-    def block(self, state: State, rates: Tensor, seed: int) -> tuple[State, Tensor, bool]:
+    def block(
+        self,
+        state: State,
+        rates: Tensor,
+        seed: int,
+        *,
+        clip_norm: float = 0.0,
+        weight_decay: float = 0.0,
+    ) -> tuple[State, Tensor, bool]:
         """Up to ``len(rates)`` steps from a state of :class:`.elbo.ElboProgram`.
 
         Args:
             state: parameters and moments.
             rates: (K,) learning rate of each step, float64.
             seed: of noise and minibatches.
+            clip_norm: largest Euclidean norm of the gradient, 0 for any.
+            weight_decay: of AdamW.
 
         Returns:
             The new parameters and moments, and the parameters of the last loss (``evaluated``);
@@ -104,7 +117,8 @@ class CompiledElbo:
             _pointer(second),
             _pointer(evaluated),
             _pointer(rates),
-            ctypes.c_double(0.0),
+            ctypes.c_double(clip_norm),
+            ctypes.c_double(weight_decay),
             self.native.inputs,
             ctypes.c_uint64(seed),
             self.native.workspace_pointer(),
@@ -138,7 +152,11 @@ class CompiledElbo:
         with _parameters_as(replaced, (self._guide, self._model)):
             traces = list(self._elbo._get_traces(model, self._guide, args, kwargs))
         mean_field = isinstance(self._elbo, TraceMeanField_ELBO)
-        total = sum(_particle(p, q, mean_field) for p, q in traces)
+        terms = [_particle(p, q, mean_field) for p, q in traces]
+        if isinstance(self._elbo, RenyiELBO):
+            power = 1 - self._elbo.alpha
+            return -(torch.stack(terms) * power).logsumexp(0).sub(math.log(len(terms))) / power
+        total = sum(terms)
         assert isinstance(total, Tensor)
         return -total / self._elbo.num_particles
 

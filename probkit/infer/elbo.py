@@ -41,6 +41,8 @@ class ElboProgram:
         window: steps over which the objective is averaged to find the best parameters.
         learning_rate: by the number of the step.
         steps: how many steps there will be at most.
+        clip_norm: largest Euclidean norm of the gradient; None for any.
+        weight_decay: decoupled (AdamW): parameters shrink by ``learning_rate * weight_decay``.
         compile: "on", "off", or "auto": whether steps run in native code; "auto" takes a few eager
             ones and decides by their time. ``route`` says what was done and why.
 
@@ -61,6 +63,8 @@ class ElboProgram:
         learning_rate: Callable[[int], float],
         steps: int,
         compile: str = "off",
+        clip_norm: float | None = None,
+        weight_decay: float = 0.0,
     ) -> None:
         self.guide = guide
         self._user_model, self._steps, self._compile = model, steps, compile
@@ -68,6 +72,7 @@ class ElboProgram:
         self.route = {"compiled": False, "reason": f'compile="{compile}"'}
         self._arguments, self._elbo = arguments, elbo
         self._window, self._learning_rate = window, learning_rate
+        self._clip_norm, self._weight_decay = clip_norm or 0.0, weight_decay
         self._length = self._batch_size = 0
         self._new_rows = True
         self._trial: list[float] = []
@@ -138,7 +143,8 @@ class ElboProgram:
         }
         total, gradients = self._combine(float(loss), gradients)
         number = int(state["num_steps"]) + 1
-        proposal = _adam(state, gradients, number, self._learning_rate(number - 1))
+        rate = self._learning_rate(number - 1)
+        proposal = _adam(state, self._clipped(gradients), number, rate, self._weight_decay)
         proposal["num_steps"] = torch.tensor(number)
         finite = all(bool(torch.isfinite(gradient).all()) for gradient in gradients.values())
         objective = -total if finite else math.nan
@@ -156,7 +162,13 @@ class ElboProgram:
         rates = torch.tensor(
             [self._learning_rate(number + i) for i in range(count)], dtype=torch.float64
         )
-        proposal, losses, failed = compiled.block(state, rates, _draw_seed(generator))
+        proposal, losses, failed = compiled.block(
+            state,
+            rates,
+            _draw_seed(generator),
+            clip_norm=self._clip_norm,
+            weight_decay=self._weight_decay,
+        )
         done = len(losses)
         if done == 0 and failed:
             raise NotPositiveDefiniteError(
@@ -175,6 +187,13 @@ class ElboProgram:
         evaluated = {name: proposal.pop(prefix + name) for name in names}
         proposal |= self._track_best(state, evaluated, objectives, number + done)
         return proposal, StepInfo(objective=objectives[-1], objectives=objectives)
+
+    def _clipped(self, gradients: dict[str, Tensor]) -> dict[str, Tensor]:
+        if not self._clip_norm:
+            return gradients
+        norm = torch.stack([g.double().norm() for g in gradients.values()]).norm()
+        shrink = min(1.0, self._clip_norm / max(float(norm), 1e-300))
+        return {name: g * shrink for name, g in gradients.items()}
 
     def _weigh_build(self, seconds: float, number: int) -> None:
         """After the first eager steps: build the native form if the remaining ones would pay."""
@@ -300,8 +319,10 @@ def soften(state: State) -> State:
     return {**state, **changed}
 
 
-def _adam(state: State, gradients: Mapping[str, Tensor], number: int, rate: float) -> State:
-    """Adam's update with bias correction, all parameters in one call; gradients of the loss."""
+def _adam(
+    state: State, gradients: Mapping[str, Tensor], number: int, rate: float, weight_decay: float
+) -> State:
+    """AdamW's update with bias correction, all parameters in one call; gradients of the loss."""
     names, new = list(gradients), list(gradients.values())
     value, first, second = (
         [state[f"{part}.{name}"].to(g.device) for name, g in gradients.items()]
@@ -314,7 +335,8 @@ def _adam(state: State, gradients: Mapping[str, Tensor], number: int, rate: floa
     scale = torch._foreach_sqrt(torch._foreach_div(parts["second"], 1 - _SECOND_DECAY**number))
     torch._foreach_add_(scale, _EPSILON)
     step = -rate / (1 - _FIRST_DECAY**number)
-    parts["param"] = torch._foreach_addcdiv(value, parts["first"], scale, step)
+    kept = torch._foreach_mul(value, 1 - rate * weight_decay) if weight_decay else value
+    parts["param"] = torch._foreach_addcdiv(kept, parts["first"], scale, step)
     return {
         f"{part}.{name}": tensor
         for part, column in parts.items()

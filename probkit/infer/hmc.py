@@ -232,7 +232,9 @@ class HMC:
         if self.compile == "auto" and total < _WORTH_COMPILING:
             return eager_trajectories(potential), f"no: {total} trajectories are too few"
         try:
-            return NativeTrajectories(potential), "yes: native code"
+            num_chains = _chains(self.num_chains, potential.work)
+            native = NativeTrajectories(potential, num_chains)
+            return native, "; ".join(filter(None, ["yes: native code", native.note]))
         except Unsupported as error:
             return eager_trajectories(potential), f"no: {error}"
 

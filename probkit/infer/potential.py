@@ -50,11 +50,14 @@ class Potential:
             factorisation raises.
         work: elements that one evaluation computes, products of matrices included. The same on
             every machine, so that choices made by it are reproducible.
+        shares_products: whether matrices are multiplied and none is factorised: a batch of points
+            then reads them once.
     """
 
     def __init__(self, model: UnconstrainedModel, graph: fx.GraphModule) -> None:
         self.size, self.dtype, self.device = model.size, model.dtype, model.device
         self.graph, self.work = graph, _work(graph)
+        self.shares_products = _shares_products(graph)
         self._model = model
         self._single = _nan_on_failure(graph)
         self._batched: dict[int, fx.GraphModule] = {}
@@ -228,6 +231,12 @@ def _nan_on_failure(graph: fx.GraphModule) -> fx.GraphModule:
         else:
             values[node] = new.node_copy(node, values.__getitem__)
     return fx.GraphModule(graph, new)
+
+
+def _shares_products(graph: fx.GraphModule) -> bool:
+    names = [getattr(node.target, "__name__", "") for node in graph.graph.nodes]
+    products = any(name.startswith(("mm", "mv", "addmm", "addmv")) for name in names)
+    return products and not any(name.startswith("linalg") for name in names)
 
 
 def _work(graph: fx.GraphModule) -> int:

@@ -38,6 +38,7 @@ from probkit.infer.guide_weights import WeighedGuide, weigh_guide
 from probkit.infer.loop import LoopOutcome, Recovery
 from probkit.infer.model_checks import ModelChecks
 from probkit.infer.posterior import DrawsPosterior
+from probkit.infer.protocols import State
 from probkit.infer.pyro_data import ModelArguments
 from probkit.infer.result import FitResult
 from probkit.infer.seeding import param_scope, pyro_seed
@@ -54,6 +55,8 @@ from probkit.random import Seed, as_generator
 __all__ = ["SVI"]
 
 _MAX_BATCHES = 200
+_START_SHARE = 20
+_MOMENTS = ("first.", "second.")
 
 
 @dataclass(frozen=True)
@@ -64,6 +67,10 @@ class SVI:
         steps: largest number of gradient steps.
         learning_rate: Adam's step size at the start.
         decay: final learning rate as a fraction of the first.
+        clip_norm: largest Euclidean norm of the gradient; None for any.
+        weight_decay: of AdamW (Loshchilov & Hutter, ICLR 2019); 0 is Adam.
+        num_starts: starting points; each runs for a twentieth of the steps, and the one with the
+            best objective goes on. Autoguides draw their starting points from the seed.
         guide: name or class of a Pyro autoguide, a guide function, or a PyroModule. Parameters of
             a module (guide or model) are trained in place, as always in torch.
         batch_size: rows of a minibatch; all data tensors must then share their first dimension,
@@ -71,8 +78,9 @@ class SVI:
             unknowns of their own for every row subsample with ``pyro.plate`` instead.
         num_particles: draws for each gradient.
         vectorize_particles: draw them in one run; the model must broadcast over a left dimension.
-        elbo: name of Pyro's ELBO class: "Trace_ELBO", "TraceMeanField_ELBO", "TraceEnum_ELBO",
-            "TraceGraph_ELBO".
+        elbo: name of Pyro's objective: "Trace_ELBO", "TraceMeanField_ELBO", "TraceEnum_ELBO",
+            "TraceGraph_ELBO", or "RenyiELBO", which with ``num_particles`` draws is the
+            importance-weighted bound of Burda, Grosse & Salakhutdinov (ICLR 2016).
         window: steps that are averaged to judge progress; the returned parameters are those at
             the end of the latest window that is not worse than the best by a standard error.
         patience: windows without improvement after which the fit has converged.
@@ -109,6 +117,9 @@ class SVI:
     steps: int = 2000
     learning_rate: float = 0.01
     decay: float = 0.1
+    clip_norm: float | None = None
+    weight_decay: float = 0.0
+    num_starts: int = 1
     guide: Any = "AutoNormal"
     batch_size: int | None = None
     num_particles: int = 1
@@ -128,9 +139,11 @@ class SVI:
         require_positive(
             self,
             *("steps", "learning_rate", "decay", "num_particles", "window", "patience"),
-            *("num_posterior_samples", "checkpoint_every"),
+            *("num_posterior_samples", "checkpoint_every", "num_starts"),
         )
-        require_not_negative(self, "num_diagnostic_samples", "max_retries")
+        require_not_negative(self, "num_diagnostic_samples", "max_retries", "weight_decay")
+        if self.clip_norm is not None:
+            require_positive(self, "clip_norm")
         if self.max_seconds is not None:
             require_positive(self, "max_seconds")
         if self.batch_size is not None:
@@ -144,7 +157,7 @@ class SVI:
                     expected='"auto", "on" or "off"',
                 )
             )
-        known = [name for name in dir(pyro.infer) if name.endswith("_ELBO")]
+        known = [name for name in dir(pyro.infer) if name.endswith(("_ELBO", "RenyiELBO"))]
         if self.elbo not in known:
             raise ConfigurationError(
                 message("There is no such ELBO", where="elbo", got=self.elbo, expected=known)
@@ -221,7 +234,7 @@ class SVI:
             with pyro_seed(0):  # steps seed the global generators, which are the user's
                 outcome = run.loop(
                     program.step,
-                    lambda _: initial,
+                    lambda g: self._best_start(program, model, arguments, initial, g),
                     self.steps,
                     stopping=self._stopping(),
                     start=start,
@@ -251,6 +264,47 @@ class SVI:
             weighed.weighted,
             ModelChecks(model, arguments, learned),
         )
+
+    def _best_start(
+        self,
+        program: ElboProgram,
+        model: Callable[..., Any],
+        arguments: ModelArguments,
+        initial: State,
+        generator: torch.Generator,
+    ) -> State:
+        """The best of several first states after a few steps, as a first state."""
+        if self.num_starts == 1:
+            return initial
+        length = max(self.steps // _START_SHARE, 1)
+        best, best_value = initial, -math.inf
+        for number in range(self.num_starts):
+            state = initial if number == 0 else self._another_start(model, arguments, generator)
+            try:
+                values: list[float] = []
+                while len(values) < length:
+                    state, info = program.step(state, generator)
+                    values.extend(info.objectives or [info.objective])
+                tail = values[-(length // 2 + 1) :]
+                value = sum(tail) / len(tail)
+            except NumericalError:
+                continue  # a start that breaks down is not the best one
+            if value > best_value:
+                best, best_value = state, value
+        restarted = {k: torch.zeros_like(v) for k, v in best.items() if k.startswith(_MOMENTS)}
+        kept = {k: v for k, v in initial.items() if not k.startswith(("param.", "best."))}
+        found = {k: v for k, v in best.items() if k.startswith("param.")}
+        fresh = {k.replace("param.", "best.", 1): v for k, v in found.items()}
+        return {**kept, **found, **fresh, **restarted}
+
+    def _another_start(
+        self, model: Callable[..., Any], arguments: ModelArguments, generator: torch.Generator
+    ) -> State:
+        """First values of the parameters from a new guide and the next random numbers."""
+        with param_scope():
+            guide = make_guide(self.guide, model)
+            program = replace(self, compile="off")._program(model, guide, arguments)
+            return program.initialize(generator)
 
     def _explain(self, program: ElboProgram, outcome: LoopOutcome) -> str:
         """The outcome's detail, with the site where a step broke down.
@@ -288,6 +342,8 @@ class SVI:
             learning_rate=self._rate,
             steps=self.steps,
             compile=self.compile,
+            clip_norm=self.clip_norm,
+            weight_decay=self.weight_decay,
         )
 
     def _finish(

@@ -24,6 +24,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
+from probkit.infer.native.lowering import Unsupported
 from probkit.infer.native.program import NativeFunction
 from probkit.infer.potential import Potential
 
@@ -111,11 +112,43 @@ def eager_trajectories(potential: Potential) -> Trajectories:
 class NativeTrajectories:
     """The same by native code on one CPU thread; called like ``eager_trajectories(potential)``.
 
+    Chains run one after another, unless the potential multiplies matrices by its unknowns: then
+    they go in step, and a matrix is read once for all of them.
+
+    Args:
+        potential: what is sampled.
+        num_chains: rows of every call; a multiple of it is possible too.
+
+    Attributes:
+        note: why chains that could go in step do not; empty otherwise.
+
     Raises:
         Unsupported: the potential has no native form here; the text says why.
     """
 
-    def __init__(self, potential: Potential) -> None:
+    def __init__(self, potential: Potential, num_chains: int) -> None:
+        self.note = ""
+        if potential.shares_products and num_chains > 1:
+            try:
+                self._build_batch(potential, num_chains)
+                return
+            except Unsupported as error:
+                self.note = f"chains one after another: {error}"
+        self._build_single(potential)
+
+    def _build_batch(self, potential: Potential, num_chains: int) -> None:
+        shape = (num_chains, potential.size)
+        points = torch.zeros(shape, dtype=potential.dtype, device=potential.device)
+        potential.value_and_gradient(points)  # makes the graph of the batch, which is traced below
+
+        def evaluate(z: Tensor) -> tuple[Tensor, Tensor]:
+            value, gradient = potential.value_and_gradient(z.reshape(shape))
+            return value, gradient.reshape(-1)
+
+        self._function = NativeFunction(evaluate, points.reshape(-1), (), "hmc.cpp")
+        self._scratch = torch.empty(4 * points.numel(), dtype=potential.dtype)
+
+    def _build_single(self, potential: Potential) -> None:
         point = torch.zeros(potential.size, dtype=potential.dtype, device=potential.device)
 
         # a plain function: the tracer counts the arguments of what it is given

@@ -305,6 +305,7 @@ class FunctionalTucker:
         return ProgramSettings(
             tuple(candidates),
             prune=self.rank == "auto",
+            eliminate=self.rank == "auto" and self.structure == "cp",
             holdout=0.125 if enough and wanted else 0.0,
         )
 

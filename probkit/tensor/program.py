@@ -2,15 +2,18 @@
 
 1. Starts: every random start of every rank runs a few sweeps; the best of each rank by the
    objective goes on (the same model, so the bounds compare).
-2. Ranks (several only): the winners run on; the best by predictive score on held-out entries, and
-   the smallest that is within one standard error of it, run on again; the smaller one is taken
-   unless the other is better by more than a standard error. The bound itself penalises large
-   cores too much to choose by (on air-quality data it prefers rank 3 where rank 5 predicts
-   better); it decides where nothing is held out.
-3. Settle: components without weight are dropped, then sweeps until the objective stops rising.
-4. Calibrate: steps 1-3 ran without a random 1/8 of the entries; the factor that makes the 90 %
+2. Ranks (several only): the winners run on; the two best by predictive score on held-out entries
+   run on again, and the better one is taken. The bound itself penalises large cores too much to
+   choose by (on air-quality data it prefers rank 3 where rank 5 predicts better); it decides where
+   nothing is held out.
+3. Eliminate (sums of components, CP, whose number means something): one component is taken out and
+   the rest runs on; unless the held-out entries are then predicted worse by more than two standard
+   errors, this is kept and the next one is tried. The weakest comes first, but all have their turn:
+   the surplus one may be half of a strong component.
+4. Settle: components without weight are dropped, then sweeps until the objective stops rising.
+5. Calibrate: all of this ran without a random 1/8 of the entries; the factor that makes the 90 %
    interval cover 90 % of them is kept as ``calibration.spread``.
-5. Refit: sweeps on all entries, started from step 3.
+6. Refit: sweeps on all entries, started from step 4.
 
 All of it is a function of one flat state, so a fit resumes from its checkpoint at any sweep.
 Exploratory sweeps carry negative segment numbers, which stopping rules leave alone.
@@ -34,9 +37,10 @@ from probkit.tensor.variational import TuckerVariational
 __all__ = ["Program", "ProgramSettings"]
 
 State = dict[str, Tensor]
-_STARTS, _RANKS, _FINAL, _SETTLE, _REFIT = range(5)
+_STARTS, _RANKS, _FINAL, _ELIMINATE, _SETTLE, _REFIT = range(6)
 _COMPARISONS = (_STARTS, _RANKS, _FINAL)
 _DEAD = 1e-6
+_TRIAL, _SCORES, _TURN = "program.trial.", "program.scores", "program.turn"
 
 
 @dataclass(frozen=True)
@@ -47,8 +51,10 @@ class ProgramSettings:
         candidates: ranks of each start.
         start_sweeps: sweeps of each random start.
         rank_sweeps: further sweeps of each rank's best start before ranks are compared.
-        final_sweeps: further sweeps of the two best ranks before one is taken.
+        final_sweeps: further sweeps of the two best ranks before one is taken, and after a
+            component was taken out.
         prune: whether to drop components without weight.
+        eliminate: whether to take components out as long as predictions stay as good.
         holdout: share of entries kept back to choose ranks and calibrate intervals; 0 for none.
         tolerance: change of the objective per entry and sweep below which a stage is settled.
         settle_sweeps: limit on the sweeps of a stage.
@@ -60,6 +66,7 @@ class ProgramSettings:
     rank_sweeps: int = 24
     final_sweeps: int = 40
     prune: bool = False
+    eliminate: bool = False
     holdout: float = 0.125
     tolerance: float = 1e-4
     settle_sweeps: int = 100
@@ -113,6 +120,8 @@ class Program:
         phase = int(state["program.phase"])
         if phase in _COMPARISONS:
             return self._compare(state, phase)
+        if phase == _ELIMINATE:
+            return self._try_without(state)
         return self._settle(state, phase)
 
     def posterior(self, state: State) -> TuckerPosterior:
@@ -178,12 +187,9 @@ class Program:
                     best[ranks] = j
             survivors = sorted(best.values())
         elif "program.held" in state:
-            scores = {j: state[f"program.score{j}"] for j in survivors}
-            best_one = max(survivors, key=lambda j: float(scores[j].mean()))
-            near = [j for j in survivors if not _clearly_better(scores[best_one], scores[j])]
-            simplest = min(near, key=self._size)
-            final = {simplest} if phase == _FINAL else {best_one, simplest}
-            survivors = sorted(final)
+            means = {j: float(state[f"program.score{j}"].mean()) for j in survivors}
+            ordered = sorted(survivors, key=means.__getitem__, reverse=True)
+            survivors = sorted(ordered[: 2 if phase == _RANKS else 1])
         else:
             ordered = sorted(survivors, key=lambda j: float(objectives[j]), reverse=True)
             survivors = sorted(ordered[: 2 if phase == _RANKS else 1])
@@ -200,10 +206,36 @@ class Program:
         new = _promote(new, survivors[0])
         if self._settings.prune:
             new = self._with_body(new, _without_dead(self._problem(new), self._body(new)))
+        if self._settings.eliminate and "program.held" in new:
+            new[_SCORES] = self._held_scores(self._body(new), new["program.held"])
+            return self._next_trial(new, 0)
         return self._enter(new, _SETTLE)
 
-    def _size(self, candidate: int) -> int:
-        return sum(self._settings.candidates[candidate])
+    def _try_without(self, state: State) -> tuple[State, StepInfo]:
+        """One sweep of the model without a component; a decision after the last one."""
+        sweeps = int(state["program.sweeps"])
+        own = {n.removeprefix(_TRIAL): v for n, v in state.items() if n.startswith(_TRIAL)}
+        own, objective = self._problem(state).sweep(own, self._learns(sweeps + 3))
+        new = state | {f"{_TRIAL}{n}": v for n, v in own.items()}
+        info = self._info(state, objective, f"without a component {tuple(own['ranks'].tolist())}")
+        if sweeps + 1 < self._settings.final_sweeps:
+            return new | {"program.sweeps": torch.tensor(sweeps + 1)}, info
+        scores = self._held_scores(own, state["program.held"])
+        if _clearly_better(state[_SCORES], scores):
+            return self._next_trial(new, int(state[_TURN]) + 1), info
+        new = self._with_body(_without_trial(new), own)
+        return self._next_trial(new | {_SCORES: scores}, 0), info
+
+    def _next_trial(self, state: State, turn: int) -> State:
+        """Start to try without the component whose turn it is, the weakest first."""
+        state, body = _without_trial(state), self._body(state)
+        rank = int(body["ranks"][0])
+        if rank == 1 or turn == rank:
+            return self._enter(state, _SETTLE)
+        problem = self._problem(state)
+        component = int(torch.argsort(component_energy(problem, body, 0))[turn])
+        trial = {f"{_TRIAL}{n}": v for n, v in shrink(problem, body, 0, component).items()}
+        return self._enter(state, _ELIMINATE) | trial | {_TURN: torch.tensor(turn)}
 
     def _held_scores(self, body: State, held: Tensor) -> Tensor:
         """Log predictive density of each held-out entry."""
@@ -293,6 +325,10 @@ class Program:
         return {n: v for n, v in state.items() if n.startswith(outside)} | body
 
 
+def _without_trial(state: State) -> State:
+    return {n: v for n, v in state.items() if not n.startswith(_TRIAL)}
+
+
 def _promote(state: State, candidate: int) -> State:
     """The winner's state without prefix; the others are dropped."""
     prefix = f"c{candidate}."
@@ -318,9 +354,13 @@ def _without_dead(problem: TuckerVariational, state: State) -> State:
 
 
 def _clearly_better(one: Tensor, other: Tensor) -> bool:
-    """Whether the mean of paired scores differs by more than its standard error."""
+    """Whether the mean of paired scores is higher by more than two of its standard errors.
+
+    Components are tried one after another: at one standard error, every sixth trial without a
+    component that does nothing would look worse by chance and end the elimination.
+    """
     gain = one - other
-    return float(gain.mean()) > float(gain.std()) / math.sqrt(len(gain))
+    return float(gain.mean()) > 2 * float(gain.std()) / math.sqrt(len(gain))
 
 
 def _spread(predictive: Any, targets: Tensor) -> Tensor:

@@ -47,6 +47,7 @@ def fit(model, compile, seed=0, **settings):
     ("model", "settings"),
     [
         (everything, {"patience": 10**6, "decay": 0.01, "steps": 1500}),
+        (regression, {"elbo": "RenyiELBO", "num_particles": 4, "steps": 1000}),
         (regression, {"elbo": "TraceMeanField_ELBO", "num_particles": 2, "steps": 1000}),
     ],
 )
@@ -162,3 +163,36 @@ def test_automatic_choice_weighs_the_build_against_the_steps():
     short, long = fit(regression, "auto", steps=20), fit(regression, "auto", steps=20_000)
     assert "not worth" in short.provenance["compile"]["reason"]
     assert long.provenance["compile"]["compiled"]
+
+
+@pytest.mark.parametrize("settings", [{}, {"clip_norm": 3.0}, {"weight_decay": 0.5}])
+def test_without_noise_native_and_eager_steps_are_the_same_numbers(settings):
+    settings = {"guide": "AutoDelta", "steps": 60, "num_diagnostic_samples": 0, **settings}
+    native, eager = (fit(regression, route, **settings) for route in ("on", "off"))
+    assert native.provenance["compile"]["compiled"]
+    np.testing.assert_allclose(native.history["objective"], eager.history["objective"], rtol=1e-11)
+    for name, value in eager.state.items():
+        torch.testing.assert_close(native.state[name], value, rtol=1e-9, atol=1e-12)
+
+
+def two_hills():
+    z = pyro.sample("z", dist.Normal(torch.zeros((), **F64), 3.0))
+    hills = torch.logaddexp(-0.5 * ((z - 3) / 0.3) ** 2, 1 - 0.5 * ((z + 3) / 0.3) ** 2)
+    pyro.factor("hills", hills)
+
+
+def test_the_best_of_several_starts_goes_on():
+    settings = {"steps": 1000, "learning_rate": 0.05, "compile": "on", "num_diagnostic_samples": 0}
+    means = {
+        starts: [
+            float(
+                probkit.fit(
+                    two_hills, engine=SVI(num_starts=starts, **settings), seed=seed
+                ).posterior.mean()["z"]
+            )
+            for seed in range(5)
+        ]
+        for starts in (1, 8)
+    }
+    assert max(means[1]) > 2  # a start on the lower hill stays there
+    assert max(means[8]) < -2

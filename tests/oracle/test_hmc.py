@@ -46,11 +46,11 @@ def potential_of(model, *data):
     return flat_potential(model, ModelArguments.of(data), torch.Generator().manual_seed(0))
 
 
-def start_and_noise(potential, count):
+def start_and_noise(potential, count, chains=3):
     generator = torch.Generator().manual_seed(1)
-    position = potential.initial(3, generator)
-    momenta = torch.randn(count, 3, potential.size, generator=generator, dtype=torch.float64)
-    uniforms = torch.full((count, 3), -1e3, dtype=torch.float64)
+    position = potential.initial(chains, generator)
+    momenta = torch.randn(count, chains, potential.size, generator=generator, dtype=torch.float64)
+    uniforms = torch.full((count, chains), -1e3, dtype=torch.float64)
     return Chains(position, *potential.value_and_gradient(position)), Noise(momenta, uniforms)
 
 
@@ -94,12 +94,38 @@ def test_native_trajectories_equal_eager_ones(dense):
         factor = torch.tensor([[0.5, 0.0], [0.2, 0.7]], dtype=torch.float64)
     expected = eager_trajectories(potential)(chains, 0.02, factor, [2, 5, 3], noise)
     try:
-        native = NativeTrajectories(potential)
+        native = NativeTrajectories(potential, 3)
     except Unsupported as error:
         # without a compiler the engine must say so and go on eagerly
         result = HMC(num_samples=5, num_warmup=5, compile="on").fit(scales, Y)
         assert str(error) in result.provenance["compiled"]
         return
+    found = native(chains, 0.02, factor, [2, 5, 3], noise)
+    for one, other in zip(found[1:], expected[1:], strict=True):
+        torch.testing.assert_close(one, other, rtol=1e-9, atol=1e-9)
+
+
+@pytest.mark.parametrize("num_chains", [3, 13])
+def test_chains_in_step_equal_chains_one_after_another(num_chains):
+    """A matrix of data is read once for all chains."""
+    x = torch.randn(37, 4, generator=torch.Generator().manual_seed(3), dtype=torch.float64)
+
+    def linear(y):
+        w = pyro.sample("w", dist.Normal(torch.zeros(4).double(), 1.0).to_event(1))
+        with pyro.plate("rows", len(x)):
+            pyro.sample("y", dist.Normal(x @ w, 1.0), obs=y)
+
+    potential = potential_of(linear, x.sum(1))
+    assert potential.shares_products
+    chains, noise = start_and_noise(potential, 3, num_chains)
+    factor = torch.full((4,), 0.3, dtype=torch.float64)
+    expected = eager_trajectories(potential)(chains, 0.02, factor, [2, 5, 3], noise)
+    try:
+        native = NativeTrajectories(potential, num_chains)
+    except Unsupported as error:
+        assert "compiler" in str(error)
+        return
+    assert native.note == ""
     found = native(chains, 0.02, factor, [2, 5, 3], noise)
     for one, other in zip(found[1:], expected[1:], strict=True):
         torch.testing.assert_close(one, other, rtol=1e-9, atol=1e-9)

@@ -2,8 +2,9 @@
 // up to `steps` steps of Adam; returns how many were done: fewer when loss or gradient is not finite;
 // `evaluated` are the parameters of the last objective, one update before theta
 extern "C" int64_t adam(int64_t steps, int64_t done, REAL* theta, REAL* first, REAL* second,
-                        REAL* evaluated, const double* rates, double clip, const void* const* inputs, uint64_t seed,
-                        byte* workspace, double* losses, int64_t* failure) {
+                        REAL* evaluated, const double* rates, double clip, double weight_decay,
+                        const void* const* inputs, uint64_t seed, byte* workspace, double* losses,
+                        int64_t* failure) {
   Random random(seed);
   prepare(workspace);
   REAL* gradient = (REAL*)(workspace + GRADIENT);
@@ -24,7 +25,7 @@ extern "C" int64_t adam(int64_t steps, int64_t done, REAL* theta, REAL* first, R
       const double m = 0.9 * first[i] + 0.1 * g, v = 0.999 * second[i] + 0.001 * g * g;
       first[i] = m;
       second[i] = v;
-      theta[i] -= rate * m / (std::sqrt(v * scale2) + 1e-8);
+      theta[i] -= rate * m / (std::sqrt(v * scale2) + 1e-8) + rates[step] * weight_decay * theta[i];
     }
     losses[step] = loss;
   }

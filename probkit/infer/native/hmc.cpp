@@ -1,11 +1,3 @@
-static int64_t at(const REAL* q, const void* const* inputs, byte* workspace, double* value,
-                  REAL* gradient) {
-  Random none(0);
-  const int64_t failure = evaluate(q, inputs, none, workspace, value, gradient);
-  if (failure) *value = NAN;
-  return std::isfinite(*value);
-}
-
 // y = S x and y = S' x for the lower factor S, or its diagonal
 static void apply(const double* factor, int64_t dense, const REAL* x, REAL* y) {
   for (int64_t i = 0; i < SIZE; ++i) {
@@ -31,8 +23,15 @@ static double kinetic(const REAL* p) {
   return 0.5 * total;
 }
 
-// all trajectories of all chains, one chain after the other; arrays are (trajectory, chain, SIZE)
-// or (trajectory, chain); position, value and gradient are those of the chains and change
+static void move(const double* factor, int64_t dense, double step, const REAL* x, REAL* y,
+                 bool transposed, REAL* scratch) {
+  if (transposed) apply_transposed(factor, dense, x, scratch);
+  else apply(factor, dense, x, scratch);
+  for (int64_t i = 0; i < SIZE; ++i) y[i] += (REAL)step * scratch[i];
+}
+
+// all trajectories of all chains, BATCH chains at a time in step; arrays are (trajectory, chain,
+// SIZE) or (trajectory, chain); position, value and gradient are those of the chains and change
 extern "C" int64_t hmc(int64_t chains, int64_t trajectories, const int64_t* lengths, double step,
                        const double* factor, int64_t dense, const REAL* momenta,
                        const double* log_uniforms, REAL* position, double* value, REAL* gradient,
@@ -40,39 +39,51 @@ extern "C" int64_t hmc(int64_t chains, int64_t trajectories, const int64_t* leng
                        double* values, double* energies, double* errors, REAL* proposals,
                        REAL* ends) {
   prepare(workspace);
-  REAL *q = scratch, *p = scratch + SIZE, *g = scratch + 2 * SIZE, *w = scratch + 3 * SIZE;
-  for (int64_t c = 0; c < chains; ++c) {
-    REAL *q0 = position + c * SIZE, *g0 = gradient + c * SIZE;
+  Random none(0);
+  const int64_t all = BATCH * SIZE, bytes = all * sizeof(REAL);
+  REAL *q = scratch, *p = q + all, *g = p + all, *w = g + all;
+  double u[BATCH], energy[BATCH];
+  bool finite[BATCH];
+  for (int64_t first = 0; first < chains; first += BATCH) {
+    REAL *q0 = position + first * SIZE, *g0 = gradient + first * SIZE;
+    double* u0 = value + first;
     for (int64_t n = 0; n < trajectories; ++n) {
-      const int64_t row = n * chains + c;
-      std::memcpy(q, q0, SIZE * sizeof(REAL));
-      std::memcpy(p, momenta + row * SIZE, SIZE * sizeof(REAL));
-      std::memcpy(g, g0, SIZE * sizeof(REAL));
-      const double energy = value[c] + kinetic(p);
-      double u = value[c];
-      bool finite = true;
-      for (int64_t l = 0; l < lengths[n] && finite; ++l) {
-        apply_transposed(factor, dense, g, w);
-        for (int64_t i = 0; i < SIZE; ++i) p[i] -= (REAL)(0.5 * step) * w[i];
-        apply(factor, dense, p, w);
-        for (int64_t i = 0; i < SIZE; ++i) q[i] += (REAL)step * w[i];
-        finite = at(q, inputs, workspace, &u, g);
-        apply_transposed(factor, dense, g, w);
-        for (int64_t i = 0; i < SIZE; ++i) p[i] -= (REAL)(0.5 * step) * w[i];
+      const int64_t row = n * chains + first;
+      std::memcpy(q, q0, bytes);
+      std::memcpy(p, momenta + row * SIZE, bytes);
+      std::memcpy(g, g0, bytes);
+      for (int64_t c = 0; c < BATCH; ++c) {
+        u[c] = u0[c];
+        energy[c] = u[c] + kinetic(p + c * SIZE);
+        finite[c] = true;
       }
-      double error = finite ? u + kinetic(p) - energy : INFINITY;
-      if (!std::isfinite(error)) error = INFINITY;
-      std::memcpy(proposals + row * SIZE, q, SIZE * sizeof(REAL));
-      std::memcpy(ends + row * SIZE, p, SIZE * sizeof(REAL));
-      if (log_uniforms[row] < -error) {
-        std::memcpy(q0, q, SIZE * sizeof(REAL));
-        std::memcpy(g0, g, SIZE * sizeof(REAL));
-        value[c] = u;
+      int64_t left = BATCH;
+      for (int64_t l = 0; l < lengths[n] && left; ++l) {
+        for (int64_t c = 0; c < BATCH; ++c) {
+          move(factor, dense, -0.5 * step, g + c * SIZE, p + c * SIZE, true, w);
+          move(factor, dense, step, p + c * SIZE, q + c * SIZE, false, w);
+        }
+        const int64_t failed = evaluate(q, inputs, none, workspace, u, g);
+        for (int64_t c = 0; c < BATCH; ++c) {
+          if (finite[c] && (failed || !std::isfinite(u[c]))) { finite[c] = false; --left; }
+          move(factor, dense, -0.5 * step, g + c * SIZE, p + c * SIZE, true, w);
+        }
       }
-      std::memcpy(draws + row * SIZE, q0, SIZE * sizeof(REAL));
-      values[row] = value[c];
-      energies[row] = energy;
-      errors[row] = error;
+      for (int64_t c = 0; c < BATCH; ++c) {
+        double error = finite[c] ? u[c] + kinetic(p + c * SIZE) - energy[c] : INFINITY;
+        if (!std::isfinite(error)) error = INFINITY;
+        if (log_uniforms[row + c] < -error) {
+          std::memcpy(q0 + c * SIZE, q + c * SIZE, SIZE * sizeof(REAL));
+          std::memcpy(g0 + c * SIZE, g + c * SIZE, SIZE * sizeof(REAL));
+          u0[c] = u[c];
+        }
+        values[row + c] = u0[c];
+        energies[row + c] = energy[c];
+        errors[row + c] = error;
+      }
+      std::memcpy(proposals + row * SIZE, q, bytes);
+      std::memcpy(ends + row * SIZE, p, bytes);
+      std::memcpy(draws + row * SIZE, q0, bytes);
     }
   }
   return 0;

@@ -25,6 +25,13 @@ def _product(code: Lowering, node: Any, a: View, b: View) -> View:
     kind = c_type(dtype)
     batch = count_of(shape[:-2])
     (n, m), p = a.shape[-2:], b.shape[-1]
+    if batch > 1 and p == 1 and a.strides[0] == 0:  # one matrix, many vectors
+        code.lines.append(
+            f"multiply_shared<{kind}>({a.name} + {a.offset}, {a.strides[-2]}, {a.strides[-1]}, "
+            f"{b.name} + {b.offset}, {b.strides[-2]}, {b.strides[0]}, {target.name}, 1, {n}, "
+            f"{n}, {m}, {batch});"
+        )
+        return target
     if len(shape) == 3:
         head = f"for (int64_t i = 0; i < {batch}; ++i) "
         at = [f" + i * {v.strides[0]}" for v in (a, b, target)]
@@ -81,18 +88,28 @@ def _cholesky(code: Lowering, node: Any) -> list[Value]:
     shape, dtype = a.shape, a.dtype
     target = code.buffer(shape, dtype)
     count, at = _batches(a)
-    info = code.name("s")
-    code.lines.append(
-        f"int32_t {info} = 0; for (int64_t i = 0; i < {count}; ++i) {{ const int32_t bad = "
+    at = at if len(shape) > 2 else "0"
+    call = (
         f"cholesky<{c_type(dtype)}>({a.name} + {a.offset} + {at}, {a.strides[-2]}, "
-        f"{a.strides[-1]}, {target.name} + {at}, {shape[-1]}); if (bad) {info} = bad; }}"
+        f"{a.strides[-1]}, {target.name} + {at}, {shape[-1]})"
     )
-    return [target, Number(info, (1,), torch.int32)]
+    if len(shape) == 2:
+        info = code.name("s")
+        code.lines.append(f"const int32_t {info} = {call};")
+        return [target, Number(info, (), torch.int32)]
+    infos = code.buffer(shape[:-2], torch.int32)
+    code.lines.append(f"for (int64_t i = 0; i < {count}; ++i) {infos.name}[i] = {call};")
+    return [target, infos]
 
 
 def _check(code: Lowering, node: Any) -> None:
-    info = code.number(code.values[node.args[0].name])
-    code.lines.append(f"if ({info}) return 1;")
+    info = code.settled(code.values[node.args[0].name])
+    if isinstance(info, Number):
+        code.lines.append(f"if ({info.name}) return 1;")
+        return
+    infos = code.dense(info)
+    count = count_of(infos.shape)
+    code.lines.append(f"for (int64_t i = 0; i < {count}; ++i) if ({infos.name}[i]) return 1;")
 
 
 def _solve_triangular(code: Lowering, node: Any) -> Value:

@@ -1,4 +1,4 @@
-"""The native form of ``(loss, gradient) = f(parameters, *data)``."""
+"""The native form of ``(loss, gradient) = f(parameters, *data)``, for one point or for many."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from probkit.errors import ShapeError, message
 from probkit.infer.native.build import library, resource
 from probkit.infer.native.expressions import c_type
 from probkit.infer.native.graph import Graph, trace
-from probkit.infer.native.lowering import Lowering, Unsupported
+from probkit.infer.native.lowering import Lowering, Unsupported, count_of
 from probkit.infer.native.values import Number, Value, View
 
 __all__ = ["NativeFunction"]
@@ -23,7 +23,8 @@ class NativeFunction:
     """Loss and gradient as a C++ function inside a driver (an optimiser, a sampler).
 
     Args:
-        function: ``function(parameters, *data)`` returns a scalar loss and its gradient.
+        function: ``function(parameters, *data)`` returns the loss and its gradient, flat; or the
+            losses ``(batch,)`` of as many points, one after another in the parameters, and theirs.
         parameters: example of the flat parameter vector.
         data: tensors; their values are fixed from here on.
         driver: name of the C++ file that calls ``evaluate`` in its loop; empty for none.
@@ -106,7 +107,8 @@ def _write(graph: Graph, parameters: Tensor, driver: str) -> tuple[str, int]:
         given[name] = View(pointer, tuple(tensor.shape), tensor.dtype, tuple(tensor.stride()))
     loss, gradient = code.run(graph.graph, given)
     entry = gradient.name if isinstance(gradient, Number) else f"{code.dense(gradient).name}[i]"
-    value = code.number(loss)
+    batch = count_of(loss.shape)
+    value = code.number(loss) if batch == 1 else f"{code.dense(code.memory(loss)).name}[i]"
     body = "\n  ".join(code.lines)
     prepare = "\n  ".join(code.prepare)
     place = code.workspace
@@ -115,13 +117,13 @@ def _write(graph: Graph, parameters: Tensor, driver: str) -> tuple[str, int]:
         [
             resource("runtime.cpp"),
             f"typedef {real} REAL;",
-            f"static const int64_t SIZE = {size}, GRADIENT = {place};",
+            f"static const int64_t BATCH = {batch}, SIZE = {size // batch}, GRADIENT = {place};",
             f"static void prepare(byte* workspace) {{\n  {prepare}\n}}",
             "static int64_t evaluate(const REAL* __restrict theta, const void* const* inputs,",
             "    Random& random, byte* workspace, double* loss, REAL* __restrict gradient) {",
             f"  {body}",
-            f"  *loss = {value};",
-            f"  for (int64_t i = 0; i < SIZE; ++i) gradient[i] = {entry};",
+            f"  for (int64_t i = 0; i < BATCH; ++i) loss[i] = {value};",
+            f"  for (int64_t i = 0; i < BATCH * SIZE; ++i) gradient[i] = {entry};",
             "  return 0;\n}",
             resource("evaluate.cpp"),
             resource(driver) if driver else "",

@@ -2,6 +2,7 @@
 #include <cstring>
 #include <cmath>
 #include <type_traits>
+#include <vector>
 
 typedef uint8_t byte;
 
@@ -138,6 +139,78 @@ static inline void add_rows(T* __restrict row, const T* a, int64_t step, const T
     #pragma omp simd
     for (int64_t j = 0; j < p; ++j) row[j] += scale * one[j];
   }
+}
+
+// P columns of c = a b: rows of the product stay in registers, and four at a time share rows of b
+template <int P, class T>
+static void columns_by_rows(const T* __restrict a, int64_t a0, int64_t a1, const T* __restrict b,
+                            T* __restrict c, int64_t c0, int64_t c1, int64_t n, int64_t m) {
+  int64_t i = 0;
+  for (; i + 4 <= n; i += 4) {
+    T sum[4][P] = {};
+    const T* row = a + i * a0;
+    for (int64_t k = 0; k < m; ++k)
+      for (int r = 0; r < 4; ++r) {
+        const T scale = row[k * a1 + r * a0];
+        #pragma omp simd
+        for (int j = 0; j < P; ++j) sum[r][j] += scale * b[k * P + j];
+      }
+    for (int j = 0; j < P; ++j)
+      for (int r = 0; r < 4; ++r) c[(i + r) * c0 + j * c1] = sum[r][j];
+  }
+  for (; i < n; ++i)
+    for (int j = 0; j < P; ++j) {
+      T sum = 0;
+      for (int64_t k = 0; k < m; ++k) sum += a[i * a0 + k * a1] * b[k * P + j];
+      c[i * c0 + j * c1] = sum;
+    }
+}
+
+// the same where columns of a are contiguous: four of them at a time add to all of the product
+template <int P, class T>
+static void columns_by_columns(const T* __restrict a, int64_t a1, const T* __restrict b,
+                               int64_t b0, int64_t b1, T* __restrict c, int64_t c0, int64_t c1,
+                               int64_t n, int64_t m, T* __restrict sum) {
+  for (int64_t i = 0; i < n * P; ++i) sum[i] = 0;
+  for (int64_t k = 0; k < m; k += 4) {
+    T x[4][P] = {};
+    const int64_t count = m - k < 4 ? m - k : 4;
+    for (int64_t l = 0; l < count; ++l)
+      for (int j = 0; j < P; ++j) x[l][j] = b[(k + l) * b0 + j * b1];
+    const T *s0 = a + k * a1, *s1 = count > 1 ? s0 + a1 : s0, *s2 = count > 2 ? s1 + a1 : s0;
+    const T* s3 = count > 3 ? s2 + a1 : s0;
+    for (int64_t i = 0; i < n; ++i) {
+      T* row = sum + i * P;
+      #pragma omp simd
+      for (int j = 0; j < P; ++j)
+        row[j] += s0[i] * x[0][j] + s1[i] * x[1][j] + (s2[i] * x[2][j] + s3[i] * x[3][j]);
+    }
+  }
+  for (int j = 0; j < P; ++j)
+    for (int64_t i = 0; i < n; ++i) c[i * c0 + j * c1] = sum[i * P + j];
+}
+
+template <int P, class T>
+static void columns(const T* a, int64_t a0, int64_t a1, const T* b, int64_t b0, int64_t b1, T* c,
+                    int64_t c0, int64_t c1, int64_t n, int64_t m) {
+  std::vector<T> scratch((a0 == 1 && a1 != 1 ? n : m) * P);
+  if (a0 == 1 && a1 != 1) {
+    columns_by_columns<P>(a, a1, b, b0, b1, c, c0, c1, n, m, scratch.data());
+    return;
+  }
+  for (int64_t k = 0; k < m; ++k)
+    for (int j = 0; j < P; ++j) scratch[k * P + j] = b[k * b0 + j * b1];
+  columns_by_rows<P>(a, a0, a1, scratch.data(), c, c0, c1, n, m);
+}
+
+// c = a b with any strides: many vectors b, each by the same matrix a, which is read once for eight
+template <class T>
+static void multiply_shared(const T* a, int64_t a0, int64_t a1, const T* b, int64_t b0, int64_t b1,
+                            T* c, int64_t c0, int64_t c1, int64_t n, int64_t m, int64_t p) {
+  int64_t j = 0;
+  for (; j + 8 <= p; j += 8) columns<8>(a, a0, a1, b + j * b1, b0, b1, c + j * c1, c0, c1, n, m);
+  for (; j + 4 <= p; j += 4) columns<4>(a, a0, a1, b + j * b1, b0, b1, c + j * c1, c0, c1, n, m);
+  for (; j < p; ++j) columns<1>(a, a0, a1, b + j * b1, b0, b1, c + j * c1, c0, c1, n, m);
 }
 
 template <class T>
