@@ -1,0 +1,1 @@
+"""Kronecker-structured sparse Bayesian learning."""
