@@ -1,6 +1,7 @@
-"""Kronecker products as linear operators: rectangular or square, real or complex, Hermitian-correct.
+"""Kronecker products as linear operators: rectangular or square, real or complex, exact.
 
-    K = A_1 x ... x A_I,  K^H = A_1^H x ...,  K^-1 = A_1^-1 x ...,  logdet(K) = sum_k (n/n_k) logdet(A_k)
+    K = A_1 x ... x A_I,  K^H = A_1^H x ...,  K^-1 = A_1^-1 x ...,
+    logdet(K) = sum_k (n / n_k) logdet(A_k)
 
 Upstream's ``KroneckerProductLinearOperator`` transposes where it has to conjugate, so that solves
 and eigendecompositions of complex matrices are silently wrong; this one works through each factor

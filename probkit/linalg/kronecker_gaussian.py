@@ -2,8 +2,8 @@
 
     y = (A_1 x ... x A_I) x + e,  x ~ N(0, diag(g_1 x ... x g_I)),  e ~ N(0, v I)
 
-(circular complex normal if A or y is complex). With G_k = A_k diag(g_k) A_k^H = U_k diag(p_k) U_k^H,
-B_k = U_k^H A_k, P = p_1 o ... o p_I + v and mode products everywhere,
+(circular complex normal if A or y is complex). With G_k = A_k diag(g_k) A_k^H = U_k diag(p_k)
+U_k^H, B_k = U_k^H A_k, P = p_1 o ... o p_I + v and mode products everywhere,
 
     Z = Y x_k U_k^H,  W = Z / P,  Q = W x_k B_k^H (= A^H C^-1 y),   mean = g o Q
     S = (1/P) x_k (abs(B_k)^2)' (= diag A^H C^-1 A),               variance = g o (1 - g o S)
@@ -124,10 +124,12 @@ def condition(
     )
 
 
-def posterior_variance(factors: Sequence[Tensor], scales: Sequence[Tensor], noise: Tensor) -> Tensor:
+def posterior_variance(
+    factors: Sequence[Tensor], scales: Sequence[Tensor], noise: Tensor
+) -> Tensor:
     """Posterior variances by a sum of positive terms, (*B, n_1, ..., n_I).
 
-        variance = g o sum_q abs(V_jq)^2 v / (v + prod s_q^2),  diag(g_k)^(1/2) A_k^H = V_k s_k (.)^H
+        variance = g o sum_q abs(V_jq)^2 v / (v + prod s_q^2),  diag(g_k)^(1/2) A_k^H = V_k s_k U^H
 
     with the full n_k x n_k unitary V_k; exact to rounding also where the data determine x.
 

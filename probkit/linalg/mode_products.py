@@ -14,7 +14,6 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 
-import torch
 from torch import Tensor
 
 __all__ = ["contract_all_but", "mode_products", "outer"]
@@ -36,7 +35,9 @@ def mode_products(x: Tensor, matrices: Sequence[Tensor]) -> Tensor:
         >>> torch.allclose(mode_products(x, [a, b]), a @ x @ b.mT, atol=1e-5)
         True
     """
-    order = sorted(range(len(matrices)), key=lambda k: matrices[k].shape[-2] / matrices[k].shape[-1])
+    order = sorted(
+        range(len(matrices)), key=lambda k: matrices[k].shape[-2] / matrices[k].shape[-1]
+    )
     for k in order:
         x = _one_mode(x, matrices[k], len(matrices) - k)
     return x
@@ -93,4 +94,3 @@ def _one_mode(x: Tensor, matrix: Tensor, from_end: int) -> Tensor:
     else:
         out = matrix.unsqueeze(-3) @ x.reshape(*batch, num_before, size, num_after)
     return out.reshape(*batch, *before, matrix.shape[-2], *after)
-

@@ -1,1 +1,24 @@
 """Kronecker-structured sparse Bayesian learning."""
+
+from __future__ import annotations
+
+from probkit.sparse.baselines import kronecker_omp, omp, oracle_least_squares
+from probkit.sparse.estimator import METHODS, KroneckerSBL, Recovery
+from probkit.sparse.metrics import nmse, support_recovery, symbol_error_rate
+from probkit.sparse.posterior import SparsePosterior
+from probkit.sparse.simulate import RecoveryProblem, simulate_recovery
+
+__all__ = [
+    "METHODS",
+    "KroneckerSBL",
+    "Recovery",
+    "RecoveryProblem",
+    "SparsePosterior",
+    "kronecker_omp",
+    "nmse",
+    "omp",
+    "oracle_least_squares",
+    "simulate_recovery",
+    "support_recovery",
+    "symbol_error_rate",
+]

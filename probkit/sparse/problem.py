@@ -141,7 +141,9 @@ class Problem:
         return -half * (self.num_data * (noise.log() + constant) + quadratic)
 
 
-def scatter(values: Sequence[Tensor], index: Sequence[Tensor], sizes: Sequence[int]) -> list[Tensor]:
+def scatter(
+    values: Sequence[Tensor], index: Sequence[Tensor], sizes: Sequence[int]
+) -> list[Tensor]:
     """Vectors (b, n_k) put back to full length (b, N_k), zeros elsewhere."""
     return [
         v.new_zeros(v.shape[0], size).scatter(-1, i, v)
@@ -160,7 +162,6 @@ def scatter_grid(
         for k, mask in enumerate(kept):
             part = part.index_select(k + 1, mask.nonzero().squeeze(-1))
         where = [i[b][m] for i, m in zip(index, kept, strict=True)]
-        grid = torch.meshgrid(*where, indexing="ij")
-        full[b][(slice(None), *grid)] = part
+        grid = torch.meshgrid(torch.arange(len(part)).to(where[0]), *where, indexing="ij")
+        full[b][grid] = part
     return full
-

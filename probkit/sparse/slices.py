@@ -87,9 +87,7 @@ def drop_worth(active: Active, k: int) -> Tensor:
     return torch.where(present & ~alone, worth, torch.inf)
 
 
-def entry_worth(
-    problem: Problem, active: Active, k: int, rows: Tensor
-) -> tuple[Tensor, Tensor]:
+def entry_worth(problem: Problem, active: Active, k: int, rows: Tensor) -> tuple[Tensor, Tensor]:
     """Log evidence gained by taking each absent slice of factor k, and the scale it is best at.
 
     Args:

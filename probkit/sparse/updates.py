@@ -58,7 +58,7 @@ def evidence_step(found: Conditioned) -> list[Tensor]:
 def coupled_step(
     found: Conditioned, weights: list[Tensor], patterns: list[Tensor]
 ) -> tuple[list[Tensor], list[Tensor]]:
-    """Weights t_k (B, p_k) of non-negative patterns C_k (B, n_k, p_k): new t_k and g_k = C_k t_k."""
+    """New weights t_k (B, p_k) of patterns C_k (B, n_k, p_k), and the new g_k = C_k t_k."""
     above, below = found.mean_square, found.sensitivity
     new, ratio, weights = list(found.scales), list(found.scales), list(weights)
     for k, old in enumerate(found.scales):

@@ -129,7 +129,10 @@ def test_operator_plus_diagonal(dtype):
     torch.testing.assert_close(total.logdet(), torch.linalg.slogdet(full)[1])
     inverse = torch.linalg.inv(full).diagonal().real
     torch.testing.assert_close(total.diagonal_of_inverse(), inverse)
-    for sampled, covariance in ((total, full), (KroneckerLinearOperator(*_positive(g, dtype)),) * 2):
+    for sampled, covariance in (
+        (total, full),
+        (KroneckerLinearOperator(*_positive(g, dtype)),) * 2,
+    ):
         draws = (
             sampled.sample(40000, as_generator(3))
             if sampled is total
