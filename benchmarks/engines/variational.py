@@ -87,7 +87,7 @@ def agreement(context: Context) -> Iterator[Line]:
     case = CASES["regression"]
     settings = SVI(
         steps=context.size(300_000, 1000), learning_rate=0.02, decay=1e-4, guide=case.guide,
-        patience=10**6, compile="on", num_posterior_samples=context.size(200_000, 1000),
+        compile="on", num_posterior_samples=context.size(200_000, 1000),
     )  # fmt: skip
     found = settings.fit(case.model, case.data, seed=0).posterior
     w = found.draws["w"][0]
@@ -115,13 +115,13 @@ def fallback(context: Context) -> Iterator[Line]:
 
 
 def _fit(case: Case, count: int, route: str, seed: int) -> FitResult:
-    engine = SVI(steps=count, learning_rate=0.02, guide=case.guide, patience=10**6, compile=route)
+    engine = SVI(steps=count, learning_rate=0.02, guide=case.guide, compile=route)
     return engine.fit(case.model, case.data, seed=seed)
 
 
 def _our_step(case: Case, count: int) -> float:
     engine = SVI(
-        steps=count, learning_rate=_RATE, guide=case.guide, patience=10**6, compile="on",
+        steps=count, learning_rate=_RATE, guide=case.guide, compile="on",
         num_posterior_samples=1, num_diagnostic_samples=0,
     )  # fmt: skip
     best = float("inf")
@@ -136,16 +136,14 @@ def _our_step(case: Case, count: int) -> float:
 def _called(case: Case, count: int) -> float:
     """A fit as a user makes it, with its default draws and diagnostics."""
     start = os.times()
-    SVI(steps=count, learning_rate=_RATE, guide=case.guide, patience=10**6).fit(
-        case.model, case.data, seed=0
-    )
+    SVI(steps=count, learning_rate=_RATE, guide=case.guide).fit(case.model, case.data, seed=0)
     return sum(os.times()[:4]) - sum(start[:4])
 
 
 def _against_eager(case: Case, count: int) -> tuple[float, int]:
     """The ratio of the same steps, without draws and diagnostics, cold cache; least of three."""
     engine = SVI(
-        steps=count, learning_rate=_RATE, guide=case.guide, patience=10**6,
+        steps=count, learning_rate=_RATE, guide=case.guide,
         num_posterior_samples=1, num_diagnostic_samples=0,
     )  # fmt: skip
     ours = theirs = float("inf")

@@ -42,8 +42,15 @@ from probkit.infer.protocols import State
 from probkit.infer.pyro_data import ModelArguments
 from probkit.infer.result import FitResult
 from probkit.infer.seeding import param_scope, pyro_seed
+from probkit.infer.starting_points import best_start
 from probkit.infer.status import Status
-from probkit.infer.stopping import FirstOf, ImprovementPatience, SecondsBudget, StoppingRule
+from probkit.infer.stopping import (
+    FirstOf,
+    ImprovementPatience,
+    SecondsBudget,
+    StoppingRule,
+    settled,
+)
 from probkit.infer.variational import (
     final_guide,
     guide_draws,
@@ -56,7 +63,6 @@ __all__ = ["SVI"]
 
 _MAX_BATCHES = 200
 _START_SHARE = 20
-_MOMENTS = ("first.", "second.")
 
 
 @dataclass(frozen=True)
@@ -83,14 +89,17 @@ class SVI:
             importance-weighted bound of Burda, Grosse & Salakhutdinov (ICLR 2016).
         window: steps that are averaged to judge progress; the returned parameters are those at
             the end of the latest window that is not worse than the best by a standard error.
-        patience: windows without improvement after which the fit has converged.
+        patience: windows without improvement after which to stop early; None for never: the
+            learning rate then falls as far as ``decay`` says, which a fit that stops at a high one
+            pays for with noise in its posterior. Without it, a fit has CONVERGED if the last fifth
+            of its steps gained nothing on the one before.
         num_posterior_samples: draws of the fitted guide that make up the posterior.
         num_diagnostic_samples: draws for the final ELBO, PSIS k-hat and corrected moments; 0 for
             none; at most 200 where guide and model cannot be run on many draws at once. Only the
             ELBO is estimated, and only by 200 minibatches, where ``batch_size`` is given or the
             model subsamples its data.
         checkpoint_every: steps between two checkpoints.
-        stopping: a rule of ``probkit.infer.stopping`` in the place of patience over windows.
+        stopping: a rule of ``probkit.infer.stopping`` to stop early by, in place of patience.
         max_seconds: CPU seconds after which the fit ends as OUT_OF_TIME; None for no limit.
         max_retries: attempts in a row to go on, with other random numbers and steps a tenth as
             long, where an objective or gradient is not finite or a matrix not positive definite.
@@ -126,7 +135,7 @@ class SVI:
     vectorize_particles: bool = False
     elbo: str = "Trace_ELBO"
     window: int = 200
-    patience: int = 5
+    patience: int | None = None
     num_posterior_samples: int = 1000
     num_diagnostic_samples: int = 1000
     checkpoint_every: int = 200
@@ -138,12 +147,13 @@ class SVI:
     def __post_init__(self) -> None:
         require_positive(
             self,
-            *("steps", "learning_rate", "decay", "num_particles", "window", "patience"),
+            *("steps", "learning_rate", "decay", "num_particles", "window"),
             *("num_posterior_samples", "checkpoint_every", "num_starts"),
         )
         require_not_negative(self, "num_diagnostic_samples", "max_retries", "weight_decay")
-        if self.clip_norm is not None:
-            require_positive(self, "clip_norm")
+        for name in ("clip_norm", "patience"):
+            if getattr(self, name) is not None:
+                require_positive(self, name)
         if self.max_seconds is not None:
             require_positive(self, "max_seconds")
         if self.batch_size is not None:
@@ -234,7 +244,7 @@ class SVI:
             with pyro_seed(0):  # steps seed the global generators, which are the user's
                 outcome = run.loop(
                     program.step,
-                    lambda g: self._best_start(program, model, arguments, initial, g),
+                    lambda g: self._first_state(program, model, arguments, initial, g),
                     self.steps,
                     stopping=self._stopping(),
                     start=start,
@@ -253,7 +263,7 @@ class SVI:
             return engine._run(model, guide, arguments, following, outcome.checkpoint)
 
         return FitResult(
-            outcome.status,
+            self._status(outcome),
             DrawsPosterior({name: value[None] for name, value in draws.items()}),
             {name: np.asarray(column) for name, column in outcome.history.items()},
             weighed.diagnostics,
@@ -265,7 +275,7 @@ class SVI:
             ModelChecks(model, arguments, learned),
         )
 
-    def _best_start(
+    def _first_state(
         self,
         program: ElboProgram,
         model: Callable[..., Any],
@@ -273,38 +283,16 @@ class SVI:
         initial: State,
         generator: torch.Generator,
     ) -> State:
-        """The best of several first states after a few steps, as a first state."""
-        if self.num_starts == 1:
-            return initial
-        length = max(self.steps // _START_SHARE, 1)
-        best, best_value = initial, -math.inf
-        for number in range(self.num_starts):
-            state = initial if number == 0 else self._another_start(model, arguments, generator)
-            try:
-                values: list[float] = []
-                while len(values) < length:
-                    state, info = program.step(state, generator)
-                    values.extend(info.objectives or [info.objective])
-                tail = values[-(length // 2 + 1) :]
-                value = sum(tail) / len(tail)
-            except NumericalError:
-                continue  # a start that breaks down is not the best one
-            if value > best_value:
-                best, best_value = state, value
-        restarted = {k: torch.zeros_like(v) for k, v in best.items() if k.startswith(_MOMENTS)}
-        kept = {k: v for k, v in initial.items() if not k.startswith(("param.", "best."))}
-        found = {k: v for k, v in best.items() if k.startswith("param.")}
-        fresh = {k.replace("param.", "best.", 1): v for k, v in found.items()}
-        return {**kept, **found, **fresh, **restarted}
+        """The state to start from: the only one, or the best of several."""
 
-    def _another_start(
-        self, model: Callable[..., Any], arguments: ModelArguments, generator: torch.Generator
-    ) -> State:
-        """First values of the parameters from a new guide and the next random numbers."""
-        with param_scope():
-            guide = make_guide(self.guide, model)
-            program = replace(self, compile="off")._program(model, guide, arguments)
-            return program.initialize(generator)
+        def another() -> State:
+            with param_scope():
+                guide = make_guide(self.guide, model)
+                eager = replace(self, compile="off")._program(model, guide, arguments)
+                return eager.initialize(generator)
+
+        length = max(self.steps // _START_SHARE, 1)
+        return best_start(program.step, initial, another, self.num_starts, length, generator)
 
     def _explain(self, program: ElboProgram, outcome: LoopOutcome) -> str:
         """The outcome's detail, with the site where a step broke down.
@@ -369,10 +357,20 @@ class SVI:
                     weighed = WeighedGuide(None, {**estimate, **weighed.diagnostics})
         return draws, weighed._replace(diagnostics={**weighed.diagnostics, **point})
 
-    def _stopping(self) -> StoppingRule:
-        rule = self.stopping or ImprovementPatience(self.window, self.patience)
+    def _stopping(self) -> StoppingRule | None:
+        rules = [] if self.stopping is None else [self.stopping]
+        if not rules and self.patience is not None:
+            rules.append(ImprovementPatience(self.window, self.patience))
+        if self.max_seconds is not None:
+            rules.append(SecondsBudget(self.max_seconds))
+        return FirstOf(tuple(rules)) if rules else None
+
+    def _status(self, outcome: LoopOutcome) -> Status:
+        ran_out = outcome.status is Status.MAX_STEPS
         return (
-            rule if self.max_seconds is None else FirstOf((rule, SecondsBudget(self.max_seconds)))
+            Status.CONVERGED
+            if ran_out and settled(outcome.history["objective"])
+            else outcome.status
         )
 
     def _elbo(self) -> Any:

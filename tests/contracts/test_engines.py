@@ -235,7 +235,7 @@ def test_svi_goes_on_after_a_gradient_that_was_not_finite_once():
 
     settings = {"steps": 200, "learning_rate": 0.05, "window": 50, "compile": "off"}
     result = probkit.fit(model, Y, engine=SVI(max_retries=9, **settings), seed=1)
-    assert result.status is Status.MAX_STEPS
+    assert result.status.ok and len(result.history["objective"]) == 200
     assert np.nansum(result.history["retries"]) >= 1
     none = probkit.fit(model, Y, engine=SVI(max_retries=0, **settings), seed=1)
     assert none.status is Status.NON_FINITE
