@@ -216,13 +216,14 @@ def _numpyro_svi(name: str, scheme: str) -> tuple[Any, tuple[Any, ...]]:
 def _mean_gaps(case: Case, draws: int) -> tuple[float, float, int]:
     """Gaps of the mean loss and of the mean gradient at one point, native code against Pyro."""
     with param_scope():
-        guide = make_guide(case.guide, case.model)
+        arguments = ModelArguments.of(case.data)
+        guide = make_guide(case.guide, case.model, arguments)
         with pyro_seed(0):
             guide(*case.data)
         parameters = dict(pyro.get_param_store().named_parameters())
         elbo = pyro.infer.Trace_ELBO()
         compiled = CompiledElbo(
-            case.model, guide, ModelArguments.of(case.data), elbo, batch_size=0,
+            case.model, guide, arguments, elbo, batch_size=0,
             parameters=parameters,
         )  # fmt: skip
         flat = torch.cat([p.detach().reshape(-1) for p in parameters.values()])

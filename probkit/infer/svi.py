@@ -34,10 +34,10 @@ from probkit.infer.callbacks import Callback
 from probkit.infer.checkpoint import Checkpoint
 from probkit.infer.elbo import ElboProgram, soften
 from probkit.infer.engine import Run, model_settings, require_not_negative, require_positive
+from probkit.infer.guide_posterior import posterior_of
 from probkit.infer.guide_weights import WeighedGuide, weigh_guide
 from probkit.infer.loop import LoopOutcome, Recovery
 from probkit.infer.model_checks import ModelChecks
-from probkit.infer.posterior import DrawsPosterior
 from probkit.infer.protocols import State
 from probkit.infer.pyro_data import ModelArguments
 from probkit.infer.result import FitResult
@@ -77,8 +77,10 @@ class SVI:
         weight_decay: of AdamW (Loshchilov & Hutter, ICLR 2019); 0 is Adam.
         num_starts: starting points; each runs for a twentieth of the steps, and the one with the
             best objective goes on. Autoguides draw their starting points from the seed.
-        guide: name or class of a Pyro autoguide, a guide function, or a PyroModule. Parameters of
-            a module (guide or model) are trained in place, as always in torch.
+        guide: a form ("mean_field", "low_rank", "full_rank", "flow"; the saved result then draws
+            anew without model and data), the name or class of a Pyro autoguide, a guide function,
+            or a PyroModule. Parameters of a module (guide or model) are trained in place, as
+            always in torch.
         batch_size: rows of a minibatch; all data tensors must then share their first dimension,
             and the model is run on the rows with its observed sites scaled up. Models with
             unknowns of their own for every row subsample with ``pyro.plate`` instead.
@@ -226,7 +228,9 @@ class SVI:
             progress=progress,
             every=self.checkpoint_every,
         )
-        return self._run(model, make_guide(self.guide, model), arguments, run, None)
+        with param_scope():
+            guide = self._guide(model, arguments, torch.Generator().manual_seed(0))
+        return self._run(model, guide, arguments, run, None)
 
     def _run(
         self,
@@ -264,7 +268,7 @@ class SVI:
 
         return FitResult(
             self._status(outcome),
-            DrawsPosterior({name: value[None] for name, value in draws.items()}),
+            posterior_of({name: value[None] for name, value in draws.items()}, guide),
             {name: np.asarray(column) for name, column in outcome.history.items()},
             weighed.diagnostics,
             {**run.record(outcome.state), "compile": program.route},
@@ -274,6 +278,12 @@ class SVI:
             weighed.weighted,
             ModelChecks(model, arguments, learned),
         )
+
+    def _guide(
+        self, model: Callable[..., Any], arguments: ModelArguments, generator: torch.Generator
+    ) -> Callable[..., Any]:
+        with pyro_seed(int(torch.randint(2**62, (), generator=generator))):
+            return make_guide(self.guide, model, arguments)
 
     def _first_state(
         self,
@@ -287,7 +297,7 @@ class SVI:
 
         def another() -> State:
             with param_scope():
-                guide = make_guide(self.guide, model)
+                guide = self._guide(model, arguments, generator)
                 eager = replace(self, compile="off")._program(model, guide, arguments)
                 return eager.initialize(generator)
 
