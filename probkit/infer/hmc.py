@@ -183,7 +183,7 @@ class HMC:
         self,
         potential: Potential,
         trajectories: Trajectories,
-        how: str,
+        how: dict[str, Any],
         run: Run,
         start: Checkpoint | None,
     ) -> FitResult:
@@ -218,25 +218,26 @@ class HMC:
             DrawsPosterior(draws),
             {name: np.asarray(column) for name, column in outcome.history.items()},
             diagnostics,
-            {**run.record(state), "compiled": how},
+            {**run.record(state), "compile": how},
             detail,
             resume_with,
             state,
         )
 
-    def _trajectories(self, potential: Potential) -> tuple[Trajectories, str]:
-        """How blocks run, and the words for the provenance."""
+    def _trajectories(self, potential: Potential) -> tuple[Trajectories, dict[str, Any]]:
+        """How blocks run, and the record of it for the provenance."""
         total = self.num_warmup + self.num_samples
-        if self.compile == "off":
-            return eager_trajectories(potential), "no: switched off"
+        reason = f'compile="{self.compile}"'
         if self.compile == "auto" and total < _WORTH_COMPILING:
-            return eager_trajectories(potential), f"no: {total} trajectories are too few"
-        try:
-            num_chains = _chains(self.num_chains, potential.work)
-            native = NativeTrajectories(potential, num_chains)
-            return native, "; ".join(filter(None, ["yes: native code", native.note]))
-        except Unsupported as error:
-            return eager_trajectories(potential), f"no: {error}"
+            reason = f"{total} trajectories are too few to be worth a build"
+        elif self.compile != "off":
+            try:
+                num_chains = _chains(self.num_chains, potential.work)
+                native = NativeTrajectories(potential, num_chains)
+                return native, {"compiled": True, "reason": native.note or self.compile}
+            except Unsupported as error:
+                reason = str(error)
+        return eager_trajectories(potential), {"compiled": False, "reason": reason}
 
     def _nuts(self) -> NUTS:
         return NUTS(
