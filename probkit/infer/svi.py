@@ -33,7 +33,13 @@ from probkit.infer.broken_site import broken_site
 from probkit.infer.callbacks import Callback
 from probkit.infer.checkpoint import Checkpoint
 from probkit.infer.elbo import ElboProgram, soften
-from probkit.infer.engine import Run, model_settings, require_not_negative, require_positive
+from probkit.infer.engine import (
+    Run,
+    model_settings,
+    require_choice,
+    require_not_negative,
+    require_positive,
+)
 from probkit.infer.guide_posterior import posterior_of
 from probkit.infer.guide_weights import WeighedGuide, weigh_guide
 from probkit.infer.loop import LoopOutcome, Recovery
@@ -160,15 +166,7 @@ class SVI:
             require_positive(self, "max_seconds")
         if self.batch_size is not None:
             require_positive(self, "batch_size")
-        if self.compile not in ("auto", "on", "off"):
-            raise ConfigurationError(
-                message(
-                    "Unknown setting",
-                    where="compile",
-                    got=repr(self.compile),
-                    expected='"auto", "on" or "off"',
-                )
-            )
+        require_choice(self, "compile", ("auto", "on", "off"))
         known = [name for name in dir(pyro.infer) if name.endswith(("_ELBO", "RenyiELBO"))]
         if self.elbo not in known:
             raise ConfigurationError(
