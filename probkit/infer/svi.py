@@ -23,12 +23,7 @@ import pyro
 import pyro.infer
 import torch
 
-from probkit.errors import (
-    ConfigurationError,
-    NotPositiveDefiniteError,
-    NumericalError,
-    message,
-)
+from probkit.errors import ConfigurationError, NotPositiveDefiniteError, NumericalError, message
 from probkit.infer.broken_site import broken_site
 from probkit.infer.callbacks import Callback
 from probkit.infer.checkpoint import Checkpoint
@@ -73,13 +68,15 @@ _START_SHARE = 20
 
 @dataclass(frozen=True)
 class SVI:
-    """Stochastic variational inference with Adam.
+    """Stochastic variational inference.
 
     Args:
         steps: largest number of gradient steps.
-        learning_rate: Adam's step size at the start.
+        learning_rate: step size at the start; .05 suits natural gradients.
         decay: final learning rate as a fraction of the first.
-        clip_norm: largest Euclidean norm of the gradient; None for any.
+        clip_norm: largest norm of the gradient; None for any.
+        optimizer: "adam", or "natural": plain steps along natural gradients, for the guides
+            "mean_field" and "full_rank".
         weight_decay: of AdamW (Loshchilov & Hutter, ICLR 2019); 0 is Adam.
         num_starts: starting points; each runs for a twentieth of the steps, and the one with the
             best objective goes on. Autoguides draw their starting points from the seed.
@@ -95,8 +92,8 @@ class SVI:
         elbo: name of Pyro's objective: "Trace_ELBO", "TraceMeanField_ELBO", "TraceEnum_ELBO",
             "TraceGraph_ELBO", or "RenyiELBO", which with ``num_particles`` draws is the
             importance-weighted bound of Burda, Grosse & Salakhutdinov (ICLR 2016).
-        window: steps that are averaged to judge progress; the returned parameters are those at
-            the end of the latest window that is not worse than the best by a standard error.
+        window: steps that are averaged to judge progress; the returned parameters are those of
+            the latest window that is not worse than the best by a standard error.
         patience: windows without improvement after which to stop early; None for never: the
             learning rate then falls as far as ``decay`` says, which a fit that stops at a high one
             pays for with noise in its posterior. Without it, a fit has CONVERGED if the last fifth
@@ -108,7 +105,7 @@ class SVI:
             model subsamples its data.
         checkpoint_every: steps between two checkpoints.
         stopping: a rule of ``probkit.infer.stopping`` to stop early by, in place of patience.
-        max_seconds: CPU seconds after which the fit ends as OUT_OF_TIME; None for no limit.
+        max_seconds: CPU seconds after which the fit ends as OUT_OF_TIME.
         max_retries: attempts in a row to go on, with other random numbers and steps a tenth as
             long, where an objective or gradient is not finite or a matrix not positive definite.
         compile: "auto", "on" or "off". Compiled steps run in native code, a thousand times faster
@@ -135,6 +132,7 @@ class SVI:
     learning_rate: float = 0.01
     decay: float = 0.1
     clip_norm: float | None = None
+    optimizer: str = "adam"
     weight_decay: float = 0.0
     num_starts: int = 1
     guide: Any = "AutoNormal"
@@ -167,6 +165,7 @@ class SVI:
         if self.batch_size is not None:
             require_positive(self, "batch_size")
         require_choice(self, "compile", ("auto", "on", "off"))
+        require_choice(self, "optimizer", ("adam", "natural"))
         known = [name for name in dir(pyro.infer) if name.endswith(("_ELBO", "RenyiELBO"))]
         if self.elbo not in known:
             raise ConfigurationError(
@@ -340,6 +339,7 @@ class SVI:
             compile=self.compile,
             clip_norm=self.clip_norm,
             weight_decay=self.weight_decay,
+            natural=self.optimizer == "natural",
         )
 
     def _finish(
