@@ -17,7 +17,7 @@ from probkit.errors import ConfigurationError, NotPositiveDefiniteError, message
 from probkit.infer.compiled_elbo import CompiledElbo
 from probkit.infer.native.lowering import Unsupported
 from probkit.infer.protocols import State, StepInfo
-from probkit.infer.pyro_data import ModelArguments, ScaleObserved
+from probkit.infer.pyro_data import ModelArguments, ScaleObserved, StreamedArguments
 from probkit.infer.seeding import pyro_seed, reseed
 from probkit.infer.site_checks import check_guide, check_model, naming_sites
 from probkit.infer.updates import adam, descend, natural_gradient, require_natural
@@ -84,6 +84,14 @@ class ElboProgram:
             self._length = arguments.common_length()
             self._batch_size = min(batch_size, self._length)
             self.model = ScaleObserved(self._length / self._batch_size)(model)
+        if isinstance(arguments, StreamedArguments):
+            if batch_size is not None:
+                text = "Batches from an iterable have their own size"
+                raise ConfigurationError(message(text, where="batch_size", got=batch_size))
+            self._compile = "off"
+            self.route["reason"] = "batches come from an iterable"
+            self._scale = ScaleObserved(1.0)
+            self.model = self._scale(model)
 
     def initialize(self, generator: torch.Generator) -> State:
         """Run guide and model once, which creates the parameters, and return the first state."""
@@ -244,12 +252,20 @@ class ElboProgram:
 
     def batch(self, generator: torch.Generator | None = None) -> ModelArguments:
         """All the data, or as many rows as a minibatch has: random ones if a generator is given."""
+        if isinstance(self._arguments, StreamedArguments):
+            return self._streamed(self._arguments, first=generator is None)
         if not self._batch_size:
             return self._arguments
         if generator is None:
             return self._arguments.rows(torch.arange(self._batch_size))
         order = torch.randperm(self._length, generator=generator)
         return self._arguments.rows(order[: self._batch_size])
+
+    def _streamed(self, arguments: StreamedArguments, *, first: bool) -> ModelArguments:
+        assert arguments.batches is not None
+        batch = arguments if first else arguments.next_batch()
+        self._scale.factor = arguments.batches.num_rows / batch.common_length()
+        return batch
 
     def load(self, state: State) -> None:
         """Put the current parameters into Pyro's store."""

@@ -40,7 +40,7 @@ from probkit.infer.guide_weights import WeighedGuide, weigh_guide
 from probkit.infer.loop import LoopOutcome, Recovery
 from probkit.infer.model_checks import ModelChecks
 from probkit.infer.protocols import State
-from probkit.infer.pyro_data import ModelArguments
+from probkit.infer.pyro_data import ModelArguments, StreamedArguments
 from probkit.infer.result import FitResult
 from probkit.infer.seeding import param_scope, pyro_seed
 from probkit.infer.starting_points import best_start
@@ -188,7 +188,8 @@ class SVI:
 
         Args:
             model: any Pyro model.
-            data: arguments of the model: a tensor, a tuple of arguments or a dict of keywords.
+            data: arguments of the model: a tensor, a tuple of arguments or a dict of keywords; or
+                ``Batches`` of them from an iterable.
             seed: of starting values, gradients and posterior draws.
             reason: why this engine was chosen, for provenance.
             checkpoint: directory for the checkpoint; None for none.
@@ -257,6 +258,8 @@ class SVI:
             learned = {n: v.detach().clone() for n, v in pyro.get_param_store().items()}
             draws, weighed = self._finish(program, outcome.generator_state)
 
+        checked = (model, arguments, learned)
+
         def resume_with(**changes: Any) -> FitResult:
             engine = replace(self, **changes)
             settings = {**run.settings, **engine._settings()}
@@ -273,7 +276,7 @@ class SVI:
             resume_with,
             outcome.state,
             weighed.weighted,
-            ModelChecks(model, arguments, learned),
+            None if isinstance(arguments, StreamedArguments) else ModelChecks(*checked),
         )
 
     def _guide(
@@ -354,7 +357,8 @@ class SVI:
             count = self.num_diagnostic_samples
             weighed = WeighedGuide(None, {})
             point = point_estimate_warning(guide)
-            if count and self.batch_size is not None:
+            streamed = isinstance(program.batch(), StreamedArguments)
+            if count and (self.batch_size is not None or streamed):
                 note = "not computed: it needs runs on the full data"
                 estimate = program.estimate(min(count, _MAX_BATCHES), generator)
                 weighed = WeighedGuide(None, {**estimate, "khat_note": note})
