@@ -44,8 +44,8 @@ __all__ = ["Blocks", "Noise", "plan_noise"]
 
 _FINE = 2**20
 """scales are kept at or above this where the statistic's resolution allows"""
-_MAX_SHIFT = 36
-"""the statistic then still has bits left"""
+_MAX_SHIFT = 62
+"""all bits of an int64"""
 _SAFETY = 1e-9
 """relative allowance for the floating-point arithmetic that adds up at most 2^20 losses"""
 
