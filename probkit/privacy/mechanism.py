@@ -13,14 +13,13 @@ answers for the budget, with c_b = size_b weight_b:
 Privacy [D]: for integers, discrete Laplace (Gaussian) noise of these scales has exactly the loss
 on the left (see ``samplers``), whatever the scales: they depend on public numbers only, so an
 inexact optimum costs accuracy, not privacy. Two roundings are covered by the bounds: a block whose
-scale would exceed 2^21 is divided by 2^shift, rounding down, which changes a difference by less
-than 1 a coordinate (l1 + size, l2 + sqrt(size)); and scales are rounded up to integers. The loss
-is then added up again from the integer scales and must not exceed the budget.
+scale would exceed the exact samplers' range is divided by 2^shift, rounding down, which changes a
+difference by less than 1 a coordinate (l1 + size, l2 + sqrt(size)); and scales are rounded up to
+integers. The loss is then added up again from the integer scales and must not exceed the budget.
 """
 
 from __future__ import annotations
 
-import math
 from collections.abc import Callable
 from dataclasses import dataclass
 
@@ -34,7 +33,8 @@ from probkit.privacy.budget import Budget
 from probkit.privacy.entropy import Entropy
 from probkit.privacy.errors import PrivacyError
 from probkit.privacy.samplers import (
-    MAX_SCALE,
+    MAX_GAUSSIAN,
+    MAX_LAPLACE,
     discrete_gaussian,
     discrete_laplace,
     laplace_variance,
@@ -42,8 +42,8 @@ from probkit.privacy.samplers import (
 
 __all__ = ["Blocks", "Noise", "plan_noise"]
 
-_FINE = 2**20
-"""scales are kept at or above this where the statistic's resolution allows"""
+_FINE = {"laplace": MAX_LAPLACE // 4, "gaussian": MAX_GAUSSIAN // 4}
+"""scales above this are halved until they are below its double"""
 _MAX_SHIFT = 62
 """all bits of an int64"""
 _SAFETY = 1e-9
@@ -174,19 +174,22 @@ def plan_noise(blocks: Blocks, budget: Budget, *, continuous: bool = False) -> N
         zero = np.zeros(len(wanted), dtype=np.int64)
         noise = Noise("knorm", wanted, zero, blocks.size)
         return _checked(noise, blocks, budget)
-    shift = np.maximum(np.floor(np.log2(wanted / _FINE)), 0).astype(np.int64)
     kind = "laplace" if budget.kind == "pure" else "gaussian"
-    trial = Noise(kind, wanted / np.exp2(shift), shift, blocks.size)
-    excess = trial.loss(blocks) / amount
-    factor = max(excess if kind == "laplace" else math.sqrt(excess), 1.0) * (1 + _SAFETY)
-    scale = np.maximum(np.ceil(trial.scale * factor), 1.0)
-    if scale.max() > MAX_SCALE or shift.max() > _MAX_SHIFT:
+    shift = np.maximum(np.floor(np.log2(wanted / _FINE[kind])), 0).astype(np.int64)
+    unit = np.exp2(shift.astype(np.float64))
+    # each block pays for its own rounding
+    if kind == "laplace":
+        stretch = 1 + (shift > 0) * blocks.size * unit / blocks.l1
+    else:
+        stretch = 1 + (shift > 0) * np.sqrt(blocks.size) * unit / blocks.l2
+    scale = np.maximum(np.ceil(wanted / unit * stretch), 1.0)
+    if scale.max() > 4 * _FINE[kind] or shift.max() > _MAX_SHIFT:
         raise ConfigurationError(
             message(
                 "The budget is too small for exact noise",
                 where="budget",
                 got=str(budget),
-                expected=f"noise below 2^{_MAX_SHIFT + 21} units of the statistic",
+                expected="noise below 2^60 units of the statistic",
                 remedy="a larger budget, or fewer features",
             )
         )

@@ -26,9 +26,17 @@ from numpy.typing import NDArray
 from probkit.errors import ConfigurationError, message
 from probkit.privacy.entropy import Entropy, OSEntropy, Words, below, bernoulli_exp
 
-__all__ = ["MAX_SCALE", "discrete_gaussian", "discrete_laplace", "laplace_variance"]
+__all__ = [
+    "MAX_GAUSSIAN",
+    "MAX_LAPLACE",
+    "discrete_gaussian",
+    "discrete_laplace",
+    "laplace_variance",
+]
 
-MAX_SCALE = 2**24
+MAX_LAPLACE = 2**40
+"""largest scale: sums of 2^20 scales and series factors then fit in 62 bits"""
+MAX_GAUSSIAN = 2**24
 """largest scale: squares of deviations up to 128 scales then fit in 63 bits"""
 _TAIL = 2**31
 
@@ -39,19 +47,19 @@ def discrete_laplace(scale: Integers | int, size: int, entropy: Entropy | None =
     """Independent draws with P(z) proportional to exp(-abs(z)/scale).
 
     Args:
-        scale: integers in [1, 2^24], one for all or one for each draw.
+        scale: integers in [1, 2^40], one for all or one for each draw.
         size: number of draws.
         entropy: source of randomness; None for the operating system's.
 
     Raises:
-        ConfigurationError: a scale that is not an integer in [1, 2^24].
+        ConfigurationError: a scale that is not an integer in [1, 2^40].
 
     Example:
         >>> z = discrete_laplace(1000, 20000)
         >>> z.dtype, bool(900 < abs(z).mean() < 1100)
         (dtype('int64'), True)
     """
-    scales = _scales(scale, size)
+    scales = _scales(scale, size, MAX_LAPLACE)
     source = entropy or OSEntropy()
     out = np.empty(size, dtype=np.int64)
     todo = np.arange(size)
@@ -89,7 +97,7 @@ def discrete_gaussian(scale: Integers | int, size: int, entropy: Entropy | None 
         >>> bool(950 < z.std() < 1050)
         True
     """
-    scales = _scales(scale, size)
+    scales = _scales(scale, size, MAX_GAUSSIAN)
     source = entropy or OSEntropy()
     out = np.empty(size, dtype=np.int64)
     todo = np.arange(size)
@@ -113,19 +121,19 @@ def laplace_variance(scale: NDArray[Any] | float) -> NDArray[np.float64]:
     return 0.5 / np.sinh(inverse / 2) ** 2
 
 
-def _scales(scale: Integers | int, size: int) -> Words:
+def _scales(scale: Integers | int, size: int, most: int) -> Words:
     given = np.asarray(scale)
     if given.dtype.kind not in "iu" or given.size == 0 or isinstance(scale, bool):
         raise ConfigurationError(
             message("A noise scale must be an integer", where="scale", got=given.dtype)
         )
-    if int(given.min()) < 1 or int(given.max()) > MAX_SCALE:
+    if int(given.min()) < 1 or int(given.max()) > most:
         raise ConfigurationError(
             message(
                 "A noise scale is out of range",
                 where="scale",
                 got=f"[{given.min()}, {given.max()}]",
-                expected=f"[1, 2^{int(math.log2(MAX_SCALE))}]",
+                expected=f"[1, 2^{int(math.log2(most))}]",
                 remedy="quantise the statistic more coarsely",
             )
         )

@@ -188,17 +188,7 @@ class PrivateClassifier:
 
     def get_params(self, deep: bool = True) -> dict[str, Any]:
         """The constructor's arguments."""
-        names = [
-            "classes",
-            "kernel",
-            "bandwidth",
-            "num_features",
-            "seed",
-            "epsilon",
-            "delta",
-            "relation",
-        ]
-        return {name: getattr(self, name) for name in names}
+        return {name: getattr(self, name) for name in _ARGUMENTS}
 
     def set_params(self, **params: Any) -> Self:
         """Change arguments of the constructor.

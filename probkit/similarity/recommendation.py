@@ -97,7 +97,7 @@ def recommend(
         >>> recommend(10**5, 2, "gaussian", budget, bounds=(0, 9)).best.settings["method"]
         'grid'
         >>> recommend(10**5, 50, "gaussian", budget).best.settings["num_features"]
-        4096
+        8192
     """
     n = check_whole("num_records", num_records, 2, 2**40)
     common: dict[str, Any] = {"relation": relation, "seed": seed}
