@@ -78,16 +78,14 @@ def distinguishing_audit(
         if values.ndim != 1 or len(values) < 100:
             raise ShapeError(message("Too few scores", got=values.shape, expected="(N,), N >= 100"))
     first, second = np.asarray(scores), np.asarray(scores_of_neighbour)
-    half, other = len(first) // 2, len(second) // 2
-    learn = (first[:half], second[:other])
-    check = (first[half:], second[other:])
     epsilons, mus = [0.0], [0.0]
     for by_mu, found in ((False, epsilons), (True, mus)):
-        for sign in (1.0, -1.0):
-            threshold = _best_threshold(sign * learn[0], sign * learn[1], by_mu)
-            # both sides of the test are tried, twice: four bounds share the error probability
-            true = _lower((sign * check[0] > threshold), alpha / 8)
-            false = 1 - _lower((sign * check[1] <= threshold), alpha / 8)
+        for likely, other in ((first, second), (-second, -first)):
+            learn, check = (likely[::2], other[::2]), (likely[1::2], other[1::2])
+            threshold = _best_threshold(*learn, by_mu)
+            # four tests of two bounds each share the error probability
+            true = _lower(check[0] > threshold, alpha / 8)
+            false = 1 - _lower(check[1] <= threshold, alpha / 8)
             found.append(_mu(true, false) if by_mu else _log_ratio(true, false))
     return AuditResult(max(epsilons), max(mus) ** 2 / 2, 1 - alpha)
 
@@ -141,15 +139,12 @@ def _best_threshold(first: NDArray, second: NDArray, by_mu: bool) -> float:
     )
     scores = []
     for threshold in candidates:
-        # half-counts keep empty cells from looking infinitely good
+        # half-counts and three standard errors keep small cells from looking too good
         true = ((first > threshold).sum() + 0.5) / (len(first) + 1)
         false = ((second > threshold).sum() + 0.5) / (len(second) + 1)
-        slack = 3 / np.sqrt(len(first))
-        if by_mu:
-            score = _mu(true - slack * np.sqrt(true * (1 - true)), false)
-        else:
-            upper = false + slack * np.sqrt(false)
-            score = _log_ratio(true, upper)
+        true -= 3 * np.sqrt(true * (1 - true) / len(first))
+        false += 3 * np.sqrt(false * (1 - false) / len(second))
+        score = _mu(true, false) if by_mu else _log_ratio(true, false)
         scores.append(score)
     return float(candidates[int(np.argmax(scores))])
 
