@@ -37,7 +37,7 @@ from probkit.similarity.spectral_laws import KERNELS
 __all__ = ["GridKDE", "cubic_spline"]
 
 _BITS = {1: 24, 2: 16, 3: 12}
-_FINE = 24
+_FINE = 8
 """points a cell of the least-squares fit"""
 MAX_CELLS = 2**22
 

@@ -67,8 +67,10 @@ class Release:
         wanted = as_points(points, self.design.dim, "points")
         if not bool(torch.isfinite(wanted).all()):
             raise DataError(message("Some points are NaN or infinite", where="points"))
-        parts = [self._decoder.query(part, **options) for part in wanted.split(_CHUNK)]
         mean = self.design.normalised if normalize is None else normalize
+        if len(wanted) <= _CHUNK and not mean:
+            return self._decoder.query(wanted, **options)
+        parts = [self._decoder.query(part, **options) for part in wanted.split(_CHUNK)]
         scale = 1 / max(self.num_records, 1.0) if mean else 1.0
         value = torch.cat([part.value for part in parts]) * scale
         # dividing by a noisy n adds its relative error
