@@ -4,12 +4,14 @@ from __future__ import annotations
 
 from probkit.sparse.baselines import kronecker_omp, omp, oracle_least_squares
 from probkit.sparse.estimator import METHODS, KroneckerSBL, Recovery
+from probkit.sparse.irs import IRSChannel, simulate_irs, steering
 from probkit.sparse.metrics import nmse, support_recovery, symbol_error_rate
 from probkit.sparse.posterior import SparsePosterior
 from probkit.sparse.simulate import RecoveryProblem, simulate_recovery
 
 __all__ = [
     "METHODS",
+    "IRSChannel",
     "KroneckerSBL",
     "Recovery",
     "RecoveryProblem",
@@ -18,7 +20,9 @@ __all__ = [
     "nmse",
     "omp",
     "oracle_least_squares",
+    "simulate_irs",
     "simulate_recovery",
+    "steering",
     "support_recovery",
     "symbol_error_rate",
 ]

@@ -3,7 +3,7 @@
     "flat": climb from equal scales;  "em": 200 EM steps first;  "svd": SVD updates first;
     "rank1": first a one-factor problem for each leading singular vector of the data's unfoldings,
     with a noise of its own (if x is an outer product, so is y; arXiv 2412.00310);
-    "flat": climb from equal scales;  "em": 200 EM steps first;  "svd": SVD updates first;
+    then, each: climb, drop slices not worth half the log of the number of data, take up absent
     ones that are, polish; keep the start of the largest log evidence less the price of its slices.
 
 A climb is the closed-form step of :mod:`probkit.sparse.updates`, which never lowers the evidence
