@@ -1,9 +1,10 @@
 """Evidence maximisation: majorise-minimise climbs from several starts, slices chosen by evidence.
 
-    "flat": climb from equal scales;  "em": 200 EM steps first;  "svd": SVD updates first;
+    "flat": climb from equal scales;  "em": 200 EM steps first;
+    "svd": SVD updates first, from scales far too large: nearly the least-norm solution;
     "rank1": first a one-factor problem for each leading singular vector of the data's unfoldings,
     with a noise of its own (if x is an outer product, so is y; arXiv 2412.00310);
-    then, each: climb, drop slices not worth half the log of the number of data, take up absent
+    Then, each: climb, drop slices not worth half the log of the number of data, take up absent
     ones that are, polish; keep the start of the largest log evidence less the price of its slices.
 
 A climb is the closed-form step of :mod:`probkit.sparse.updates`, which never lowers the evidence
@@ -41,6 +42,7 @@ _FIRST_CHECK = 6
 _EM_STEPS = 200
 _SPLIT_STEPS = 60
 _SVD_STEPS = 150
+_SVD_LEVEL = 100.0
 _SVD_TOLERANCE, _SVD_DROP = 1e-4, 1e-3
 _SETTLE = 4
 _POLISH = 20
@@ -176,6 +178,13 @@ class EvidenceProgram(RecoveryProgram):
         return self._write(state, rows, active, new, noise, found, over)
 
     # -- helpers ----------------------------------------------------------------------------------
+
+    def first_scales(self, start: int) -> list[Tensor]:
+        scales = super().first_scales(start)
+        if self.starts[start] != "svd":
+            return scales
+        # at the power of the data the updates lock onto the few largest atoms of a smoothed mean
+        return [g * _SVD_LEVEL ** (1 / self.num_factors) for g in scales]
 
     def first_phase(self, start: int) -> int:
         return int(self.starts[start] == "flat")
