@@ -20,13 +20,14 @@ from probkit.sparse.evidence import STARTS, EvidenceProgram
 from probkit.sparse.posterior import SparsePosterior
 from probkit.sparse.problem import Problem
 from probkit.sparse.program import Layout, RecoveryProgram
-from probkit.sparse.reference import REFERENCE_METHODS, ReferenceProgram
+from probkit.sparse.reference import MAX_STEPS, REFERENCE_METHODS, ReferenceProgram
 from probkit.sparse.validation import to_problem
 
 __all__ = ["METHODS", "KroneckerSBL", "Recovery"]
 
 METHODS = ("evidence", "pattern_coupled", "rank1", *REFERENCE_METHODS)
 _COUPLINGS = (0.0, 0.5, 0.8)
+_MAX_SWEEPS = 20_000
 
 
 @dataclass(frozen=True)
@@ -108,7 +109,7 @@ class KroneckerSBL:
         drop_below: share of a factor's largest scale below which a slice is dropped; None for the
             method's own. The paper's methods take one number a factor as well.
         drop_absolute: of the paper's methods: scales below it are dropped as well.
-        max_steps: limit on the number of sweeps.
+        max_steps: limit on the number of sweeps; None for 20 000, of the paper's methods 150.
         max_bytes: limit on what is formed densely (the recovered tensor; "classic"'s dictionary).
 
     Attributes:
@@ -135,7 +136,7 @@ class KroneckerSBL:
         tolerance: float = 1e-6,
         drop_below: float | Sequence[float] | None = None,
         drop_absolute: float = 0.0,
-        max_steps: int = 20_000,
+        max_steps: int | None = None,
         max_bytes: float = 8e9,
     ) -> None:
         self.method, self.noise, self.starts, self.select = method, noise, starts, select
@@ -181,7 +182,7 @@ class KroneckerSBL:
             max_bytes=self.max_bytes,
         )
         program = self._program(problem, layout)
-        self.result_: FitResult = CAVI(max_sweeps=self.max_steps).fit(
+        self.result_: FitResult = CAVI(max_sweeps=self.max_steps or _MAX_SWEEPS).fit(
             program,
             data=data_digest(problem.y, *problem.factors, problem.noise),
             reason=f"structured evidence maximisation, method {self.method!r}",
@@ -193,8 +194,8 @@ class KroneckerSBL:
         if self.result_.status is Status.MAX_STEPS:
             change = _last_change(self.result_)
             warnings.warn(
-                f"Not converged after {self.max_steps} sweeps; the evidence last changed by "
-                f"{change:.3g}. Allow more with max_steps, or resume the result.",
+                f"Not converged after {self.max_steps or _MAX_SWEEPS} sweeps; the evidence last "
+                f"changed by {change:.3g}. Allow more with max_steps, or resume the result.",
                 FitWarning,
                 stacklevel=2,
             )
@@ -246,6 +247,7 @@ class KroneckerSBL:
             coupling=coupling,
             drop_below=self.drop_below,
             drop_absolute=self.drop_absolute,
+            max_steps=self.max_steps or MAX_STEPS,
         )
 
     def _check_settings(self) -> None:

@@ -35,11 +35,11 @@ from probkit.sparse.updates import (
     singular_vectors,
 )
 
-__all__ = ["REFERENCE_METHODS", "ReferenceProgram", "neighbours"]
+__all__ = ["MAX_STEPS", "REFERENCE_METHODS", "ReferenceProgram", "neighbours"]
 
 REFERENCE_METHODS = ("am", "svd", "ksbl", "classic", "paper_pattern_coupled")
 
-_MAX_STEPS = 150
+MAX_STEPS = 150
 _TOLERANCE = 1e-4
 _INNER_TOLERANCE, _MAX_INNER = 1e-5, 2000
 _COUPLED_TOLERANCE, _COUPLED_SWEEPS, _COUPLED_FLOOR = 1e-4, 9, 1e-5
@@ -63,6 +63,7 @@ class ReferenceProgram(RecoveryProgram):
         drop_below: share of a factor's largest scale, for all factors or each; None for the
             method's own.
         drop_absolute: scales below it are dropped as well.
+        max_steps: the authors stop after 150.
     """
 
     phases = ("iterate",)
@@ -76,6 +77,7 @@ class ReferenceProgram(RecoveryProgram):
         coupling: float = 0.8,
         drop_below: float | Sequence[float] | None = None,
         drop_absolute: float = 0.0,
+        max_steps: int = MAX_STEPS,
     ) -> None:
         if drop_below is None:
             drop_below = _DROP[method] / (2 if problem.noise is None else 1)
@@ -86,9 +88,10 @@ class ReferenceProgram(RecoveryProgram):
             "coupling": coupling,
             "drop_shares": list(drop_below),
             "drop_absolute": drop_absolute,
+            "max_steps": max_steps,
         }
         super().__init__(problem, layout, options, normalize=False)
-        self.method, self.coupling = method, coupling
+        self.method, self.coupling, self.max_steps = method, coupling, max_steps
         self.drop_shares, self.drop_absolute = list(drop_below), drop_absolute
 
     def first_scales(self, start: int) -> list[Tensor]:
@@ -126,7 +129,7 @@ class ReferenceProgram(RecoveryProgram):
             new = self._coupled(total, active.scales, active.index)
         old = outer(active.scales).flatten(1)
         change = (outer(new).flatten(1) - old).norm(dim=-1) / old.norm(dim=-1)
-        over = (change <= _TOLERANCE) | (int(state["count"]) + 1 >= _MAX_STEPS)
+        over = (change <= _TOLERANCE) | (int(state["count"]) + 1 >= self.max_steps)
         noise = expectation_noise(found) if self.learn else active.noise
         whole = scatter(new, active.index, self.problem.sizes)
         written = {f"scale_{k}": put(state[f"scale_{k}"], rows, g) for k, g in enumerate(whole)}
