@@ -14,14 +14,16 @@ from probkit.errors import ConfigurationError, FitWarning, message
 from probkit.infer import CAVI, FitResult, Status
 from probkit.infer.callbacks import Callback
 from probkit.infer.provenance import data_digest
+from probkit.sparse.atoms import AtomProgram, penalized_evidence
 from probkit.sparse.classic import flat_problem
 from probkit.sparse.coupled import CoupledProgram
 from probkit.sparse.evidence import STARTS, EvidenceProgram
+from probkit.sparse.offgrid import GridDictionary, OffGridProgram
 from probkit.sparse.posterior import SparsePosterior
 from probkit.sparse.problem import Problem
 from probkit.sparse.program import Layout, RecoveryProgram
 from probkit.sparse.reference import MAX_STEPS, REFERENCE_METHODS, ReferenceProgram
-from probkit.sparse.validation import to_problem
+from probkit.sparse.validation import check_grid, to_problem
 
 __all__ = ["METHODS", "KroneckerSBL", "Recovery"]
 
@@ -71,6 +73,20 @@ class Recovery:
     def log_evidence(self) -> Tensor:
         """log p(y) at the estimated scales and noise, (*batch)."""
         return self.posterior.log_evidence.reshape(self.posterior.layout["batch"])
+
+    @property
+    def grids(self) -> list[Tensor | None]:
+        """Points of every factor's columns after :meth:`KroneckerSBL.recover_off_grid`, (N_k,).
+
+        None for factors whose matrix was given, and on the grid.
+        """
+        like, layout = self.posterior.noise, self.posterior.layout
+        found = layout.get("grids", [None] * len(layout["sizes"]))
+        return [None if g is None else like.new_tensor(g) for g in found]
+
+    def predict(self) -> Tensor:
+        """Noiseless measurements at the posterior mean, (*batch, [snapshots,] M_1, ..., M_I)."""
+        return self.posterior.predict()
 
     def vector(self) -> Tensor:
         """The mean with all atoms in one dimension, in the order that the estimator was given."""
@@ -205,9 +221,76 @@ class KroneckerSBL:
         """:meth:`fit`, and what it recovered."""
         return Recovery(self.fit(y, dictionaries, **arguments).result_)
 
+    def recover_off_grid(
+        self,
+        y: Any,
+        dictionaries: Sequence[Any],
+        *,
+        snapshots: bool = False,
+        checkpoint: str | Path | None = None,
+        resume: bool = False,
+        progress: bool = False,
+        callbacks: Sequence[Callback] = (),
+    ) -> Recovery:
+        """Recover on the grid, then move the points of the grid that carry signal.
+
+        Atoms of the kept slices get variances of their own where that has the larger evidence, as
+        with paths, which use few of the crossings of their angles.
+
+        Arguments as for :meth:`fit`, for one problem; a dictionary that is a
+        :class:`GridDictionary` is refined, a matrix stays. Checkpoints are those of the
+        refinement, whose start is computed again.
+
+        Raises:
+            DataError, ShapeError, DtypeError, ConfigurationError: see the messages; all are
+                raised before any sweep.
+        """
+        grids = [d if isinstance(d, GridDictionary) else None for d in dictionaries]
+        for k, grid in enumerate(grids):
+            if grid is not None:
+                check_grid(grid, f"dictionaries[{k}]")
+        matrices = [
+            d if g is None else g.matrix() for d, g in zip(dictionaries, grids, strict=True)
+        ]
+        self._check_settings()
+        problem, layout = to_problem(
+            y,
+            matrices,
+            noise=self.noise,
+            snapshots=snapshots,
+            order=self.order,
+            max_bytes=self.max_bytes,
+        )
+        if problem.num_problems > 1 or self.method == "classic":
+            raise ConfigurationError(
+                message(
+                    "Off-grid refinement takes one problem at a time, with its own dictionaries",
+                    where="y" if problem.num_problems > 1 else "method",
+                    got=layout.batch or self.method,
+                    remedy="loop over the batch; use a Kronecker method",
+                )
+            )
+        sweeps = CAVI(max_sweeps=self.max_steps or _MAX_SWEEPS)
+        on_grid = sweeps.fit(self._program(problem, layout)).posterior
+        assert isinstance(on_grid, SparsePosterior)
+        program = OffGridProgram(
+            problem, layout, dictionaries=grids, start=on_grid, tolerance=self.tolerance
+        )
+        self.result_ = sweeps.fit(
+            program,
+            data=data_digest(problem.y, *problem.factors, problem.noise),
+            reason=f"off-grid refinement from method {self.method!r}",
+            checkpoint=checkpoint,
+            resume=resume,
+            callbacks=callbacks,
+            progress=progress,
+        )
+        self.result_ = self._free_atoms(self.result_, problem, sweeps)
+        return Recovery(self.result_)
+
     def predict(self) -> Tensor:
         """Noiseless measurements at the posterior mean, (*batch, [snapshots,] M_1, ..., M_I)."""
-        return Recovery(self._result()).posterior.predict()
+        return Recovery(self._result()).predict()
 
     def save(self, directory: str | Path) -> Path:
         """Write the result; see :meth:`probkit.infer.FitResult.save`."""
@@ -217,6 +300,23 @@ class KroneckerSBL:
     def load(directory: str | Path) -> Recovery:
         """A saved recovery, without data."""
         return Recovery(FitResult.load(directory))
+
+    def _free_atoms(self, result: FitResult, problem: Problem, sweeps: CAVI) -> FitResult:
+        """The fit with a variance for each atom of the kept slices, if its evidence is larger."""
+        found = Recovery(result).posterior
+        if not all(bool((g > 0).any()) for g in found.scales):
+            return result
+        program = AtomProgram(
+            found, problem.y, problem.noise, tolerance=self.tolerance, max_bytes=self.max_bytes
+        )
+        free = sweeps.fit(
+            program,
+            data=data_digest(problem.y, *problem.factors, problem.noise),
+            reason="free variances for the atoms of the kept slices: larger penalised evidence",
+        )
+        score = penalized_evidence(Recovery(free).posterior, problem.num_data)
+        better = score > penalized_evidence(found, problem.num_data)
+        return free if better else result
 
     def _result(self) -> FitResult:
         if not hasattr(self, "result_"):
@@ -236,9 +336,9 @@ class KroneckerSBL:
             starts = self.starts if self.method == "evidence" else ("rank1",)
             return EvidenceProgram(problem, layout, starts=starts, select=self.select, **own)
         if self.method == "classic":
-            shape = tuple(problem.sizes)
+            shape, rows = tuple(problem.sizes), tuple(problem.y.shape[2:])
             problem = flat_problem(problem, self.max_bytes)
-            layout = Layout(layout.batch, layout.snapshots, layout.order, shape)
+            layout = Layout(layout.batch, layout.snapshots, layout.order, shape, rows)
         coupling = self.coupling if isinstance(self.coupling, float) else 0.8
         return ReferenceProgram(
             problem,

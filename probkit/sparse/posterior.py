@@ -129,8 +129,8 @@ class SparsePosterior:
     def predict(self) -> Tensor:
         """The noiseless measurements at the mean, (*batch, [snapshots,] M_1, ..., M_I)."""
         y = mode_products(_mean_of_kept(self), self.factors)
-        y = y if self.layout["snapshots"] else y.squeeze(1)
-        return y.reshape(*self.layout["batch"], *y.shape[1:])
+        columns = y.shape[1:2] if self.layout["snapshots"] else ()
+        return y.reshape(*self.layout["batch"], *columns, *self.layout["rows"])
 
     def spec(self) -> dict[str, Any]:
         return {"layout": self.layout, "num_factors": len(self.factors)}

@@ -35,6 +35,8 @@ class Layout:
     order: str
     shape: tuple[int, ...] = ()
     """of x, where it is not the factors' sizes"""
+    rows: tuple[int, ...] = ()
+    """of y, where it is not the factors'"""
 
 
 def get_scales(state: State, prefix: str = "scale") -> list[Tensor]:
@@ -136,6 +138,7 @@ class RecoveryProgram:
                 "order": self.layout.order,
                 "sizes": self.problem.sizes,
                 "shape": list(self.layout.shape or self.problem.sizes),
+                "rows": list(self.layout.rows or self.problem.y.shape[2:]),
             },
         )
 

@@ -20,10 +20,11 @@ from probkit.errors import (
     ShapeError,
     message,
 )
+from probkit.sparse.offgrid import GridDictionary
 from probkit.sparse.problem import Problem
 from probkit.sparse.program import Layout
 
-__all__ = ["check_noise", "to_dictionaries", "to_problem"]
+__all__ = ["check_grid", "check_noise", "to_dictionaries", "to_problem"]
 
 _NOISELESS = 1e-12
 _DUPLICATE = 1 - 1e-10
@@ -131,6 +132,40 @@ def to_dictionaries(dictionaries: Any) -> list[Tensor]:
     for k, a in enumerate(found):
         _warn_of_duplicates(a, k)
     return [a.to(dtype) for a in found]
+
+
+def check_grid(dictionary: GridDictionary, where: str) -> None:
+    """A grid dictionary's matrix has a column for each point and a derivative in it."""
+    grid = dictionary.grid
+    if grid.dim() != 1 or len(grid) < 2 or not grid.is_floating_point():
+        raise ShapeError(
+            message(
+                "A grid is a vector of at least two real points",
+                where=f"{where}.grid",
+                got=f"{tuple(grid.shape)} {grid.dtype}",
+                expected="(N,), N >= 2, floating point",
+            )
+        )
+    _check_finite(grid, f"{where}.grid")
+    matrix = dictionary.response(grid.detach().clone().requires_grad_())
+    if matrix.dim() != 2 or matrix.shape[1] != len(grid):
+        raise ShapeError(
+            message(
+                "A response has a column for each point of the grid",
+                where=f"{where}.response",
+                got=tuple(matrix.shape),
+                expected=f"(M, {len(grid)})",
+            )
+        )
+    if not matrix.requires_grad:
+        raise ConfigurationError(
+            message(
+                "The response does not depend on the points in a way that torch can differentiate",
+                where=f"{where}.response",
+                causes=("it goes through numpy, or through .item() or .detach()",),
+                remedy="write it with torch operations, or pass its matrix to stay on the grid",
+            )
+        )
 
 
 def check_noise(noise: Any, problem: Problem) -> Tensor | None:
