@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from probkit.sparse.baselines import kronecker_omp, omp, oracle_least_squares
 from probkit.sparse.estimator import METHODS, KroneckerSBL, Recovery
+from probkit.sparse.grids import GridDictionary
 from probkit.sparse.irs import IRSChannel, simulate_irs, steering
 from probkit.sparse.metrics import nmse, support_recovery, symbol_error_rate
-from probkit.sparse.offgrid import GridDictionary
 from probkit.sparse.posterior import SparsePosterior
 from probkit.sparse.simulate import RecoveryProblem, simulate_recovery
 

@@ -18,10 +18,12 @@ from probkit.sparse.atoms import AtomProgram, penalized_evidence
 from probkit.sparse.classic import flat_problem
 from probkit.sparse.coupled import CoupledProgram
 from probkit.sparse.evidence import STARTS, EvidenceProgram
-from probkit.sparse.offgrid import GridDictionary, OffGridProgram
+from probkit.sparse.grids import GridDictionary
+from probkit.sparse.offgrid import OffGridProgram
+from probkit.sparse.paths import PathProgram
 from probkit.sparse.posterior import SparsePosterior
 from probkit.sparse.problem import Problem
-from probkit.sparse.program import Layout, RecoveryProgram
+from probkit.sparse.program import Layout, RecoveryProgram, get_scales
 from probkit.sparse.reference import MAX_STEPS, REFERENCE_METHODS, ReferenceProgram
 from probkit.sparse.validation import check_grid, to_problem
 
@@ -285,7 +287,7 @@ class KroneckerSBL:
             callbacks=callbacks,
             progress=progress,
         )
-        self.result_ = self._free_atoms(self.result_, problem, sweeps)
+        self.result_ = self._free_atoms(self.result_, problem, layout, grids, sweeps)
         return Recovery(self.result_)
 
     def predict(self) -> Tensor:
@@ -301,18 +303,25 @@ class KroneckerSBL:
         """A saved recovery, without data."""
         return Recovery(FitResult.load(directory))
 
-    def _free_atoms(self, result: FitResult, problem: Problem, sweeps: CAVI) -> FitResult:
+    def _free_atoms(
+        self, result: FitResult, problem: Problem, layout: Layout, grids: list[Any], sweeps: CAVI
+    ) -> FitResult:
         """The fit with a variance for each atom of the kept slices, if its evidence is larger."""
         found = Recovery(result).posterior
         if not all(bool((g > 0).any()) for g in found.scales):
             return result
-        program = AtomProgram(
+        atoms = AtomProgram(
             found, problem.y, problem.noise, tolerance=self.tolerance, max_bytes=self.max_bytes
+        )
+        start = Recovery(sweeps.fit(atoms)).posterior
+        points = get_scales(result.state, "grid")
+        program = PathProgram(
+            problem, layout, dictionaries=grids, grids=points, start=start, tolerance=self.tolerance
         )
         free = sweeps.fit(
             program,
             data=data_digest(problem.y, *problem.factors, problem.noise),
-            reason="free variances for the atoms of the kept slices: larger penalised evidence",
+            reason="variances of their own for the atoms of the kept slices: larger evidence",
         )
         score = penalized_evidence(Recovery(free).posterior, problem.num_data)
         better = score > penalized_evidence(found, problem.num_data)

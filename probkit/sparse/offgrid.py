@@ -15,8 +15,7 @@ Source: arXiv 2412.00310 moves points within EM, one factor at a time; this does
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
-from typing import Any, NamedTuple
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -25,36 +24,17 @@ from probkit.infer.protocols import State, StepInfo
 from probkit.infer.quasi_newton import Memory, direction, remember, wolfe_search
 from probkit.linalg.kronecker_derivatives import factor_gradients
 from probkit.linalg.kronecker_gaussian import kronecker_log_evidence
+from probkit.sparse.grids import GridDictionary, empty_memory, spacing_of
 from probkit.sparse.posterior import SparsePosterior
 from probkit.sparse.problem import Problem
 from probkit.sparse.program import Layout, RecoveryProgram, get_scales
 from probkit.sparse.slices import drop_worth, entry_worth
 
-__all__ = ["GridDictionary", "OffGridProgram"]
+__all__ = ["OffGridProgram"]
 
-_MEMORY = 12
 _NOISE_FLOOR = 1e-8
 _NEGLIGIBLE = 1e-8
 _MAX_CYCLES = 60
-
-
-class GridDictionary(NamedTuple):
-    """A dictionary as a function of its grid.
-
-    Example:
-        >>> from probkit.sparse import steering
-        >>> angles = GridDictionary(lambda t: steering(8, t), torch.linspace(-1, 0.9, 20).double())
-        >>> angles.matrix().shape
-        torch.Size([8, 20])
-    """
-
-    response: Callable[[Tensor], Tensor]
-    """Points (N,) to columns (M, N), each of which depends on its own point; differentiable."""
-    grid: Tensor
-    """(N,)"""
-
-    def matrix(self) -> Tensor:
-        return self.response(self.grid)
 
 
 class OffGridProgram:
@@ -88,7 +68,7 @@ class OffGridProgram:
             else d.grid.to(problem.y.device, problem.real_dtype)
             for n, d in zip(problem.sizes, dictionaries, strict=True)
         ]
-        self.spacing = [_spacing(grid) for grid in self.grids]
+        self.spacing = [spacing_of(grid) for grid in self.grids]
 
     def settings(self) -> dict[str, Any]:
         moved = [k for k, d in enumerate(self.dictionaries) if d is not None]
@@ -148,7 +128,7 @@ class OffGridProgram:
         memory = Memory(state["steps"], state["changes"], int(state["filled"]))
         search = wolfe_search(objective, flat, value, gradient, direction(memory, gradient))
         if not search.found and memory.filled:  # try once more without the past
-            memory = _empty_memory(flat)
+            memory = empty_memory(flat)
             search = wolfe_search(objective, flat, value, gradient, direction(memory, gradient))
         memory = remember(memory, search.flat - flat, search.gradient - gradient)
         new = self._unpack(search.flat, state, kept)
@@ -209,7 +189,7 @@ class OffGridProgram:
     def _forget(self, state: State) -> State:
         """Without the memory of L-BFGS, whose size is that of the kept slices."""
         kept = [g[0] > 0 for g in get_scales(state)]
-        memory = _empty_memory(self._pack(state, kept))
+        memory = empty_memory(self._pack(state, kept))
         steps, changes = memory.steps, memory.changes
         return {**state, "steps": steps, "changes": changes, "filled": torch.tensor(0)}
 
@@ -296,14 +276,3 @@ class _Finished(RecoveryProgram):
 
     def _best(self, state: State) -> tuple[list[Tensor], Tensor]:
         return get_scales(state), state["noise"]
-
-
-def _empty_memory(flat: Tensor) -> Memory:
-    return Memory(flat.new_zeros(_MEMORY, len(flat)), flat.new_zeros(_MEMORY, len(flat)), 0)
-
-
-def _spacing(grid: Tensor) -> float:
-    """The typical distance between neighbours."""
-    if len(grid) < 2:
-        return 1.0
-    return float(grid.sort().values.diff().median().clamp(min=torch.finfo(grid.dtype).tiny)) or 1.0

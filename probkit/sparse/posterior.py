@@ -133,9 +133,16 @@ class SparsePosterior:
         return y.reshape(*self.layout["batch"], *columns, *self.layout["rows"])
 
     def spec(self) -> dict[str, Any]:
-        return {"layout": self.layout, "num_factors": len(self.factors)}
+        complex_parts = [name for name, t in self._parts().items() if t.is_complex()]
+        counts = {"num_factors": len(self.factors), "complex": complex_parts}
+        return {"layout": self.layout, **counts}
 
     def tensors(self) -> dict[str, Tensor]:
+        """Real ones; complex ones have a last dimension of real and imaginary part."""
+        parts = self._parts().items()
+        return {n: torch.view_as_real(t) if t.is_complex() else t for n, t in parts}
+
+    def _parts(self) -> dict[str, Tensor]:
         found = {
             "noise": self.noise,
             "mean_grid": self.mean_grid,
@@ -148,6 +155,8 @@ class SparsePosterior:
     @classmethod
     def from_spec(cls, spec: dict[str, Any], tensors: dict[str, Tensor]) -> SparsePosterior:
         """The posterior from its spec and tensors."""
+        joined = {n: torch.view_as_complex(tensors[n].contiguous()) for n in spec["complex"]}
+        tensors = {**tensors, **joined}
         single: dict[str, Any] = {n: tensors[n] for n in ("noise", "mean_grid", "log_evidence")}
         count = range(spec["num_factors"])
         lists: dict[str, Any] = {n: [tensors[f"{n}_{k}"] for k in count] for n in _LISTS}

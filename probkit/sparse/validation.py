@@ -20,7 +20,7 @@ from probkit.errors import (
     ShapeError,
     message,
 )
-from probkit.sparse.offgrid import GridDictionary
+from probkit.sparse.grids import GridDictionary
 from probkit.sparse.problem import Problem
 from probkit.sparse.program import Layout
 

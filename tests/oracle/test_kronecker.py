@@ -10,6 +10,7 @@ from linear_operator.operators import KroneckerProductLinearOperator, to_linear_
 from probkit.errors import ShapeError
 from probkit.infer.evidence import update_kronecker_scales
 from probkit.linalg.kronecker import KroneckerLinearOperator
+from probkit.linalg.kronecker_derivatives import factor_gradients
 from probkit.linalg.kronecker_gaussian import (
     condition,
     kronecker_log_evidence,
@@ -199,3 +200,22 @@ def test_shared_update_of_scales_is_the_one_of_the_engines():
     moment = found.mean.square().mean(0)
     expected = update_kronecker_scales(scales, moment, found.sensitivity)
     torch.testing.assert_close(outer(evidence_step(found)), outer(expected))
+
+
+@pytest.mark.parametrize("dtype", [torch.float64, torch.complex128])
+def test_derivative_in_the_factors(dtype):
+    g = torch.Generator().manual_seed(0)
+    shapes = ((3, 5), (4, 2), (3, 4))
+    factors = [torch.randn(2, m, n, dtype=dtype, generator=g) for m, n in shapes]
+    scales = [torch.rand(2, n, generator=g, dtype=torch.float64) + 0.1 for _, n in shapes]
+    noise = torch.rand(2, generator=g, dtype=torch.float64) + 0.1
+    y = torch.randn(2, 2, 3, 4, 3, dtype=dtype, generator=g)
+    for k, found in enumerate(factor_gradients(factors, scales, noise, y)):
+        along = torch.randn(factors[k].shape, dtype=dtype, generator=g)
+
+        def moved(t, k=k, along=along):
+            new = [a + t * along if j == k else a for j, a in enumerate(factors)]
+            return condition(new, scales, noise, y).log_evidence.sum()
+
+        slope = (found.conj() * along).sum().real
+        torch.testing.assert_close((moved(1e-6) - moved(-1e-6)) / 2e-6, slope, rtol=1e-6, atol=1e-6)

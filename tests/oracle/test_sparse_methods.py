@@ -8,12 +8,14 @@ import torch
 
 from probkit.infer import CAVI
 from probkit.sparse import (
+    GridDictionary,
     KroneckerSBL,
     kronecker_omp,
     nmse,
     omp,
     oracle_least_squares,
     simulate_recovery,
+    steering,
     support_recovery,
 )
 from probkit.sparse.coupled import CoupledProgram
@@ -234,3 +236,62 @@ def test_greedy_baselines():
         omp(p.y, p.dictionaries, noise=p.noise),
     ):
         assert nmse(x, p.x) < 1e-2
+
+
+def two_paths(seed=0):
+    """A 9 x 7 array, two paths between the points of a grid of 14, 20 dB."""
+    g = torch.Generator().manual_seed(seed)
+    angles = torch.tensor([[-0.61, 0.33], [0.18, -0.47]], dtype=torch.float64)
+    gains = torch.tensor([1.0 + 0.5j, -0.8 + 0.9j], dtype=torch.complex128)
+    channel = torch.einsum("mp,np,p->mn", steering(9, angles[0]), steering(7, angles[1]), gains)
+    noise = float(channel.abs().square().mean()) / 100
+    e = torch.randn(channel.shape, generator=g, dtype=channel.dtype)
+    grid = 2 * torch.arange(14, dtype=torch.float64) / 14 - 1
+    dictionaries = [GridDictionary(lambda t, n=n: steering(n, t), grid) for n in (9, 7)]
+    return channel, channel + noise**0.5 * e, angles, dictionaries
+
+
+def test_off_grid_angles_are_found(tmp_path):
+    channel, y, angles, dictionaries = two_paths()
+    on = KroneckerSBL().recover(y, [d.matrix() for d in dictionaries])
+    model = KroneckerSBL()
+    off = model.recover_off_grid(y, dictionaries)
+    assert nmse(off.predict(), channel) < 0.3 * nmse(on.predict(), channel)
+    assert int(off.support.sum()) == 2  # two paths, not the four crossings of their angles
+    used = off.support.nonzero()
+    found = torch.stack([grid[used[:, k]] for k, grid in enumerate(off.grids)])
+    order = found[0].argsort()
+    torch.testing.assert_close(found[:, order], angles, atol=0.02, rtol=0.0)
+    assert off.mean.shape == (14, 14)
+    model.save(tmp_path / "fit")
+    again = KroneckerSBL.load(tmp_path / "fit")
+    torch.testing.assert_close(again.mean, off.mean)
+    torch.testing.assert_close(again.grids[1], off.grids[1])
+    assert on.grids == [None, None]
+
+
+def test_fixed_factor_stays_and_evidence_rises():
+    _, y, _, dictionaries = two_paths(1)
+    model = KroneckerSBL()
+    on = model.recover(y, [d.matrix() for d in dictionaries])
+    mixed = model.recover_off_grid(y, [dictionaries[0], dictionaries[1].matrix()])
+    assert mixed.grids[1] is None
+    assert float(mixed.log_evidence) > float(on.log_evidence)
+
+
+def test_path_evidence_is_that_of_the_dense_model():
+    _, y, _, dictionaries = two_paths(2)
+    found = KroneckerSBL().recover_off_grid(y, dictionaries).posterior
+    assert len(found.factors) == 1  # atoms have variances of their own
+    b, g = found.factors[0][0], found.scales[0][0]
+    c = (b * g) @ b.mH + found.noise * torch.eye(len(b))
+    quadratic = (y.flatten().conj() @ torch.linalg.solve(c, y.flatten())).real
+    expected = -(torch.linalg.slogdet(np.pi * c)[1] + quadratic)
+    torch.testing.assert_close(found.log_evidence[0], expected)
+
+
+def test_nothing_is_refined_in_noise():
+    _, _, _, dictionaries = two_paths()
+    y = torch.randn(9, 7, generator=torch.Generator().manual_seed(0), dtype=torch.complex128)
+    off = KroneckerSBL().recover_off_grid(y, dictionaries)
+    assert float(off.mean.abs().max()) == 0.0
