@@ -1,5 +1,5 @@
 """All rows of the sparse family; importing this module registers them."""
 
-from benchmarks.sparse import accuracy, channel, exact, offgrid, scale, sweeps
+from benchmarks.sparse import accuracy, bayesian, channel, exact, offgrid, scale, sweeps
 
-__all__ = ["accuracy", "channel", "exact", "offgrid", "scale", "sweeps"]
+__all__ = ["accuracy", "bayesian", "channel", "exact", "offgrid", "scale", "sweeps"]

@@ -1,7 +1,8 @@
-"""GPyTorch kernels of Markov processes, which know their state space."""
+"""GPyTorch kernels: Markov processes, which know their state space, and sparse regression."""
 
 from probkit.kernels.categorical import CategoricalKernel
 from probkit.kernels.composition import MarkovProductKernel, MarkovScaleKernel, MarkovSumKernel
+from probkit.kernels.kronecker_sparse import KroneckerSBLKernel
 from probkit.kernels.markov import MarkovKernel
 from probkit.kernels.matern import MaternKernel
 from probkit.kernels.named import KERNEL_NAMES, kernel_from_name
@@ -13,6 +14,7 @@ __all__ = [
     "CategoricalKernel",
     "CosineKernel",
     "IntegratedWienerKernel",
+    "KroneckerSBLKernel",
     "MarkovKernel",
     "MarkovProductKernel",
     "MarkovScaleKernel",
