@@ -17,7 +17,7 @@ def main() -> None:
     except ImportError:
         print('The command line needs typer: pip install "probkit[cli]"', file=sys.stderr)
         raise SystemExit(2) from None
-    from probkit.cli import tensor
+    from probkit.cli import similarity, tensor
     from probkit.cli.info import datasets, doctor
     from probkit.errors import ProbkitError
 
@@ -28,6 +28,7 @@ def main() -> None:
         pretty_exceptions_enable=False,
     )
     app.add_typer(tensor.app, name="tensor")
+    app.add_typer(similarity.app, name="similarity")
     app.command("list", help="Data sets that can be named instead of a file.")(datasets)
     app.command("doctor", help="Versions, threads and devices that results depend on.")(doctor)
     arguments = [a for a in sys.argv[1:] if a != "--debug"]

@@ -22,7 +22,13 @@ import torch
 from probkit.errors import ConfigurationError, message
 from probkit.infer.callbacks import Callback
 from probkit.infer.checkpoint import Checkpoint
-from probkit.infer.engine import Run, model_settings, require_not_negative, require_positive
+from probkit.infer.engine import (
+    Run,
+    model_settings,
+    require_choice,
+    require_not_negative,
+    require_positive,
+)
 from probkit.infer.hmc_diagnostics import energy_diagnostics, sampler_status
 from probkit.infer.many_chains import ManyChains
 from probkit.infer.model_checks import ModelChecks
@@ -98,15 +104,7 @@ class HMC:
                     got=self.target_accept,
                 )
             )
-        if self.compile not in ("auto", "on", "off"):
-            raise ConfigurationError(
-                message(
-                    "Unknown choice",
-                    where="compile",
-                    got=self.compile,
-                    expected="'auto', 'on' or 'off'",
-                )
-            )
+        require_choice(self, "compile", ("auto", "on", "off"))
 
     def fit(
         self,
@@ -246,6 +244,7 @@ class HMC:
             num_chains=4 if self.num_chains == "auto" else self.num_chains,
             target_accept=self.target_accept,
             full_mass=self.dense_mass,
+            compile="off",
         )
 
 

@@ -23,23 +23,24 @@ import pyro
 import pyro.infer
 import torch
 
-from probkit.errors import (
-    ConfigurationError,
-    NotPositiveDefiniteError,
-    NumericalError,
-    message,
-)
+from probkit.errors import ConfigurationError, NotPositiveDefiniteError, NumericalError, message
 from probkit.infer.broken_site import broken_site
 from probkit.infer.callbacks import Callback
 from probkit.infer.checkpoint import Checkpoint
 from probkit.infer.elbo import ElboProgram, soften
-from probkit.infer.engine import Run, model_settings, require_not_negative, require_positive
+from probkit.infer.engine import (
+    Run,
+    model_settings,
+    require_choice,
+    require_not_negative,
+    require_positive,
+)
 from probkit.infer.guide_posterior import posterior_of
 from probkit.infer.guide_weights import WeighedGuide, weigh_guide
 from probkit.infer.loop import LoopOutcome, Recovery
 from probkit.infer.model_checks import ModelChecks
 from probkit.infer.protocols import State
-from probkit.infer.pyro_data import ModelArguments
+from probkit.infer.pyro_data import ModelArguments, StreamedArguments
 from probkit.infer.result import FitResult
 from probkit.infer.seeding import param_scope, pyro_seed
 from probkit.infer.starting_points import best_start
@@ -67,13 +68,15 @@ _START_SHARE = 20
 
 @dataclass(frozen=True)
 class SVI:
-    """Stochastic variational inference with Adam.
+    """Stochastic variational inference.
 
     Args:
         steps: largest number of gradient steps.
-        learning_rate: Adam's step size at the start.
+        learning_rate: step size at the start; .05 suits natural gradients.
         decay: final learning rate as a fraction of the first.
-        clip_norm: largest Euclidean norm of the gradient; None for any.
+        clip_norm: largest norm of the gradient; None for any.
+        optimizer: "adam", or "natural": plain steps along natural gradients, for the guides
+            "mean_field" and "full_rank".
         weight_decay: of AdamW (Loshchilov & Hutter, ICLR 2019); 0 is Adam.
         num_starts: starting points; each runs for a twentieth of the steps, and the one with the
             best objective goes on. Autoguides draw their starting points from the seed.
@@ -89,8 +92,8 @@ class SVI:
         elbo: name of Pyro's objective: "Trace_ELBO", "TraceMeanField_ELBO", "TraceEnum_ELBO",
             "TraceGraph_ELBO", or "RenyiELBO", which with ``num_particles`` draws is the
             importance-weighted bound of Burda, Grosse & Salakhutdinov (ICLR 2016).
-        window: steps that are averaged to judge progress; the returned parameters are those at
-            the end of the latest window that is not worse than the best by a standard error.
+        window: steps that are averaged to judge progress; the returned parameters are those of
+            the latest window that is not worse than the best by a standard error.
         patience: windows without improvement after which to stop early; None for never: the
             learning rate then falls as far as ``decay`` says, which a fit that stops at a high one
             pays for with noise in its posterior. Without it, a fit has CONVERGED if the last fifth
@@ -102,7 +105,7 @@ class SVI:
             model subsamples its data.
         checkpoint_every: steps between two checkpoints.
         stopping: a rule of ``probkit.infer.stopping`` to stop early by, in place of patience.
-        max_seconds: CPU seconds after which the fit ends as OUT_OF_TIME; None for no limit.
+        max_seconds: CPU seconds after which the fit ends as OUT_OF_TIME.
         max_retries: attempts in a row to go on, with other random numbers and steps a tenth as
             long, where an objective or gradient is not finite or a matrix not positive definite.
         compile: "auto", "on" or "off". Compiled steps run in native code, a thousand times faster
@@ -129,6 +132,7 @@ class SVI:
     learning_rate: float = 0.01
     decay: float = 0.1
     clip_norm: float | None = None
+    optimizer: str = "adam"
     weight_decay: float = 0.0
     num_starts: int = 1
     guide: Any = "AutoNormal"
@@ -160,15 +164,8 @@ class SVI:
             require_positive(self, "max_seconds")
         if self.batch_size is not None:
             require_positive(self, "batch_size")
-        if self.compile not in ("auto", "on", "off"):
-            raise ConfigurationError(
-                message(
-                    "Unknown setting",
-                    where="compile",
-                    got=repr(self.compile),
-                    expected='"auto", "on" or "off"',
-                )
-            )
+        require_choice(self, "compile", ("auto", "on", "off"))
+        require_choice(self, "optimizer", ("adam", "natural"))
         known = [name for name in dir(pyro.infer) if name.endswith(("_ELBO", "RenyiELBO"))]
         if self.elbo not in known:
             raise ConfigurationError(
@@ -191,7 +188,8 @@ class SVI:
 
         Args:
             model: any Pyro model.
-            data: arguments of the model: a tensor, a tuple of arguments or a dict of keywords.
+            data: arguments of the model: a tensor, a tuple of arguments or a dict of keywords; or
+                ``Batches`` of them from an iterable.
             seed: of starting values, gradients and posterior draws.
             reason: why this engine was chosen, for provenance.
             checkpoint: directory for the checkpoint; None for none.
@@ -260,6 +258,8 @@ class SVI:
             learned = {n: v.detach().clone() for n, v in pyro.get_param_store().items()}
             draws, weighed = self._finish(program, outcome.generator_state)
 
+        checked = (model, arguments, learned)
+
         def resume_with(**changes: Any) -> FitResult:
             engine = replace(self, **changes)
             settings = {**run.settings, **engine._settings()}
@@ -276,7 +276,7 @@ class SVI:
             resume_with,
             outcome.state,
             weighed.weighted,
-            ModelChecks(model, arguments, learned),
+            None if isinstance(arguments, StreamedArguments) else ModelChecks(*checked),
         )
 
     def _guide(
@@ -342,6 +342,7 @@ class SVI:
             compile=self.compile,
             clip_norm=self.clip_norm,
             weight_decay=self.weight_decay,
+            natural=self.optimizer == "natural",
         )
 
     def _finish(
@@ -356,7 +357,8 @@ class SVI:
             count = self.num_diagnostic_samples
             weighed = WeighedGuide(None, {})
             point = point_estimate_warning(guide)
-            if count and self.batch_size is not None:
+            streamed = isinstance(program.batch(), StreamedArguments)
+            if count and (self.batch_size is not None or streamed):
                 note = "not computed: it needs runs on the full data"
                 estimate = program.estimate(min(count, _MAX_BATCHES), generator)
                 weighed = WeighedGuide(None, {**estimate, "khat_note": note})

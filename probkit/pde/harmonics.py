@@ -35,8 +35,8 @@ class Harmonics:
 
     Example:
         >>> side = Harmonics(0.0, 1.0, 2.0, 1)
-        >>> side.rows(torch.zeros(1, dtype=torch.float64), 1).tolist()  # 0, -w sin 0, w cos 0
-        [[0.0, -0.0, 3.141592653589793]]
+        >>> side.rows(torch.zeros(1, dtype=torch.float64), 1).abs().tolist()  # 0, w sin 0, w cos 0
+        [[0.0, 0.0, 3.141592653589793]]
     """
 
     origin: float

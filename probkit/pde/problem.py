@@ -121,8 +121,8 @@ class Box:
         num: points along every side; one number for all.
 
     Example:
-        >>> Box([(0.0, 1.0)], 3).points().flatten().tolist()
-        [0.0, 0.5, 1.0]
+        >>> Box([(0.0, 3.0)], 4).points().flatten().tolist()
+        [0.0, 1.0, 2.0, 3.0]
     """
 
     bounds: Sequence[tuple[float, float]]

@@ -261,7 +261,7 @@ def test_auto_engine_and_its_reason():
         (Walk(), None, SVI(), "cannot fit this model"),
         (Walk(), Y, "auto", "hold their data"),
         (normal_mean, Y, "svi", "engine object"),
-        (normal_mean, Y, SVI(guide="AutoNothing"), "no such autoguide"),
+        (normal_mean, Y, SVI(guide="AutoNothing"), "no such guide"),
         (normal_mean, Y, SVI(guide=prior_guide), "parameter to optimise"),
         (normal_mean, (Y, Y[:3]), SVI(batch_size=2), "share their first dimension"),
     ],

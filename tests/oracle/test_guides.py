@@ -11,6 +11,7 @@ from probkit.infer import SVI, FitResult, param_scope
 from probkit.infer.flat_guides import FORMS, FlatGuide
 from probkit.infer.pyro_data import ModelArguments
 from probkit.infer.site_layout import SiteLayout
+from probkit.infer.updates import natural_gradient
 
 F64 = {"dtype": torch.float64}
 COVARIANCE = torch.tensor([[1.0, 0.8], [0.8, 1.5]], **F64)
@@ -99,3 +100,54 @@ def test_what_has_no_layout_is_refused_by_name(model, site):
 def test_an_unknown_form_is_refused():
     with pytest.raises(ConfigurationError, match="full_rank"):
         fit(gaussian, "fullrank")
+
+
+def test_natural_gradients_are_inverse_fisher_times_gradient():
+    """Against the Fisher matrix of N(m, L L') from its closed form, by differentiation of KL."""
+    generator = torch.Generator().manual_seed(0)
+    loc, log_scale = (torch.randn(3, generator=generator, **F64) for _ in range(2))
+    lower = torch.randn(3, 3, generator=generator, **F64).tril(-1)
+    rows, columns = torch.tril_indices(3, 3, -1)
+    gradient = 0.01 * torch.randn(9, generator=generator, **F64)  # short: none of it is cut
+
+    def law(flat):
+        below = torch.zeros(3, 3, **F64).index_put((rows, columns), flat[6:])
+        unit = below + torch.eye(3, **F64)
+        return dist.MultivariateNormal(flat[:3], scale_tril=flat[3:6].exp()[:, None] * unit)
+
+    at = torch.cat([loc, log_scale, lower[rows, columns]])
+    divergence = torch.distributions.kl_divergence
+    fisher = torch.autograd.functional.hessian(lambda f: divergence(law(at), law(f)), at)
+    expected = torch.linalg.solve(fisher, gradient)
+    below = torch.zeros(3, 3, **F64).index_put((rows, columns), gradient[6:])
+    found = natural_gradient(
+        {"loc": loc, "scale": log_scale, "lower": lower},
+        {"loc": gradient[:3], "scale": gradient[3:6], "lower": below},
+    )
+    found = torch.cat([found["loc"], found["scale"], found["lower"][rows, columns]])
+    torch.testing.assert_close(found, expected, rtol=1e-9, atol=1e-9)
+
+
+@pytest.mark.parametrize("form", ["mean_field", "full_rank"])
+def test_natural_steps_do_not_mind_the_scale(form):
+    """Standard deviations a million times apart, which a single Adam rate cannot serve."""
+    scales = torch.tensor([1e-3, 1e3], **F64)
+
+    def stretched():
+        covariance = COVARIANCE * torch.outer(scales, scales)
+        pyro.sample("x", dist.MultivariateNormal(MEAN * scales, covariance))
+
+    settings = {"optimizer": "natural", "learning_rate": 0.05, "steps": 4000, "compile": "on"}
+    result = fit(stretched, form, **settings, num_diagnostic_samples=0)
+    assert result.provenance["compile"]["compiled"]
+    draws = result.posterior.sample(20_000, torch.Generator().manual_seed(0))["x"] / scales
+    expected = COVARIANCE
+    if form == "mean_field":
+        expected = torch.diag(1 / torch.linalg.inv(COVARIANCE).diagonal())
+    assert (draws.mean(0) - MEAN).abs().max() < 0.12
+    assert (torch.cov(draws.T) - expected).abs().max() < 0.15
+
+
+def test_natural_gradients_of_other_guides_are_refused():
+    with pytest.raises(ConfigurationError, match="AutoNormal"):
+        fit(gaussian, "AutoNormal", optimizer="natural")

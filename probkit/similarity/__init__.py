@@ -1,0 +1,26 @@
+"""Differentially private similarity: sketches released once and queried for ever."""
+
+from __future__ import annotations
+
+from probkit.similarity.classifier import ClassSketch, PrivateClassifier
+from probkit.similarity.design import Answer
+from probkit.similarity.distance import PrivateDistance
+from probkit.similarity.kde import PrivateKDE
+from probkit.similarity.recommendation import Recommendation, recommend
+from probkit.similarity.release import Release
+from probkit.similarity.sketch import Sketch
+from probkit.similarity.spectral_laws import KERNELS, CompletelyMonotone
+
+__all__ = [
+    "KERNELS",
+    "Answer",
+    "ClassSketch",
+    "CompletelyMonotone",
+    "PrivateClassifier",
+    "PrivateDistance",
+    "PrivateKDE",
+    "Recommendation",
+    "Release",
+    "Sketch",
+    "recommend",
+]

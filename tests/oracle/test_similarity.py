@@ -1,0 +1,161 @@
+"""Sketches against brute force, their claimed sensitivities, and the error that they predict."""
+
+from __future__ import annotations
+
+import warnings
+
+import pytest
+import torch
+
+from probkit.privacy import NotPrivateWarning, PrivacyAccountant
+from probkit.similarity import CompletelyMonotone, PrivateDistance, PrivateKDE
+from probkit.similarity.spectral_laws import law_of
+from tests.similarity_cases import CASES, ball, box, without_noise
+
+RELATIONS = ("replace", "add_remove")
+
+
+def generator(seed: int = 0) -> torch.Generator:
+    return torch.Generator().manual_seed(seed)
+
+
+@pytest.mark.parametrize("relation", RELATIONS)
+@pytest.mark.parametrize("name", CASES)
+def test_without_noise_it_answers_like_brute_force(name, relation):
+    case = CASES[name]
+    g = generator()
+    x, y = case.draw(300, g), case.draw(20, g)
+    sketch = case.make(relation=relation).update(x[:100]).update(x[100:].to(torch.float32))
+    answer = without_noise(sketch).query(y).value
+    assert float((answer - case.exact(x, y)).abs().max()) / 300 < case.tolerance
+
+
+@pytest.mark.parametrize("relation", RELATIONS)
+@pytest.mark.parametrize("name", CASES)
+def test_no_pair_of_records_moves_the_statistic_further_than_claimed(name, relation):
+    """Random pairs, opposite corners and points far outside, block by block."""
+    case = CASES[name]
+    sketch = case.make(relation=relation)
+    design, g = sketch.design, generator(1)
+    x = torch.cat([case.draw(30, g), 1e6 * case.draw(5, g), case.draw(5, g).sign() * 3])
+    x = torch.cat([x, -x])
+    x[-1] = 0
+
+    def statistic(row):
+        return design.statistic(design.contributions(row[None], None), 1, relation)
+
+    size = torch.from_numpy(design.blocks(relation, 1).size)
+    claim = design.blocks(relation, 1)
+    worst = torch.zeros(2, len(size), dtype=torch.float64)
+    for i in range(len(x)):
+        if relation == "replace":
+            moved = statistic(x[i]) - statistic(x[(7 * i + 40) % len(x)])
+        else:
+            moved = statistic(x[i])
+        parts = moved.to(torch.float64).split(size.tolist())
+        for k, part in enumerate(parts):
+            worst[0, k] = max(worst[0, k], part.abs().sum())
+            worst[1, k] = max(worst[1, k], torch.linalg.vector_norm(part))
+    assert bool((worst[0] <= torch.from_numpy(claim.l1)).all())
+    assert bool((worst[1] <= torch.from_numpy(claim.l2)).all())
+    # and the claim is of the right size: some pair comes close
+    l1, l2 = torch.from_numpy(claim.l1), torch.from_numpy(claim.l2)
+    assert float((worst[0] / l1).max()) > 0.5
+    assert float((worst[1] / l2).max()) > 0.5
+
+
+@pytest.mark.parametrize("name", ["l1", "l2sq", "grid 2d", "gaussian", "l2", "consistent tree"])
+def test_a_record_contributes_the_same_whatever_its_company(name):
+    case = CASES[name]
+    x = case.draw(1500, generator(2))
+    design = case.make().design
+    order = torch.randperm(len(x), generator=generator(3))
+    whole = case.make().update(x)
+    assert torch.equal(whole.state, case.make().update(x[order]).state)
+    single = sum(design.contributions(row[None], None) for row in x[:50])
+    assert torch.equal(single, case.make().update(x[:50]).state)
+
+
+@pytest.mark.parametrize("kind", ["pure", "zcdp"])
+@pytest.mark.parametrize("relation", RELATIONS)
+@pytest.mark.parametrize("name", ["l1", "lp 1.5", "l2sq", "grid 2d", "gaussian", "consistent tree"])
+def test_predicted_error_is_the_error(name, relation, kind):
+    case = CASES[name]
+    g = generator(4)
+    x = case.draw(200, g)
+    y = x.mean(0, keepdim=True).repeat(4, 1) if name == "consistent tree" else case.draw(40, g)
+    budget = {"epsilon": 2.0} if kind == "pure" else {"rho": 0.5}
+    exact = without_noise(case.make(relation=relation).update(x)).query(y).value
+    errors = []
+    for seed in range(40):
+        sketch = case.make(relation=relation).update(x)
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # of noise that is seeded, and large for 200 records
+            release = sketch.release(
+                PrivacyAccountant(**budget, relation=relation), testing_seed=seed
+            )
+        answer = release.query(y, normalize=False)
+        errors.append((answer.value - exact) / answer.noise_sd)
+    ratio = torch.stack(errors).square().mean().sqrt()
+    assert 0.75 < float(ratio) < 1.25
+
+
+def test_completely_monotone_function_is_the_named_kernel():
+    x, y = box(3)(200, generator(5)), box(3)(10, generator(6))
+    mixture = CompletelyMonotone("l2sq", lambda u: -torch.log1p(-u))
+    sketch = PrivateKDE(3, mixture, bandwidth=0.5, num_features=20_000).update(x)
+    exact = CASES["cauchy"].exact(x, y)
+    assert float((without_noise(sketch).query(y).value - exact).abs().max()) / 200 < 0.02
+
+
+@pytest.mark.parametrize("kernel", ["gaussian", "exponential", "laplacian", "cauchy", "inverse"])
+def test_one_release_answers_for_every_bandwidth(kernel):
+    x, y = box(2)(200, generator(7)), box(2)(10, generator(8))
+    sketch = PrivateKDE(2, kernel, bandwidth=[0.5, 1.0, 2.0], num_features=20_000).update(x)
+    decoder = without_noise(sketch)
+    from probkit.similarity.spectral_laws import similarity
+
+    for h in (0.5, 0.7, 2.0):
+        exact = similarity(kernel, x, y, h).mean(-1)
+        assert float((decoder.query(y, bandwidth=h).value / 200 - exact).abs().max()) < 0.03
+
+
+def test_waves_of_a_seed_are_the_same_and_of_another_are_not():
+    first, again, other = (law_of("gaussian", dim=3, num=5, seed=seed).waves for seed in (0, 0, 1))
+    assert torch.equal(first, again) and not torch.equal(first, other)
+
+
+def test_distances_extend_beyond_the_domain_and_say_so():
+    x = box(2)(100, generator(9))
+    y = torch.tensor([[5.0, 0.0], [0.5, 0.5]], dtype=torch.float64)
+    sketch = PrivateDistance(2, bounds=(-1.0, 2.0)).update(x)
+    answer = without_noise(sketch).query(y)
+    exact = CASES["l1"].exact(x, y)
+    assert torch.allclose(answer.value, exact, atol=0.1)
+    assert answer.extrapolated.tolist() == [True, False]
+
+
+def test_bounds_may_differ_from_coordinate_to_coordinate():
+    x = torch.cat([box(1)(100, generator(10)), 100 * box(1)(100, generator(11))], 1)
+    sketch = PrivateDistance(2, bounds=[(-1, 2), (-100, 200)]).update(x)
+    y = x[:5]
+    assert torch.allclose(without_noise(sketch).query(y).value, CASES["l1"].exact(x, y), atol=10)
+    release_sd = [
+        PrivateDistance(2, bounds=b).predicted_sd(PrivacyAccountant(rho=1.0).reserve("x").budget)
+        for b in ([(-1, 2), (-100, 200)], [(-100, 200), (-100, 200)])
+    ]
+    assert release_sd[0] < 0.6 * release_sd[1]
+
+
+def test_interval_covers_noise_and_waves():
+    """95 % intervals of random-wave answers over 60 seeds."""
+    x, y = ball(3)(500, generator(12)), ball(3)(20, generator(13))
+    exact = CASES["gaussian"].exact(x, y) / 500
+    inside = []
+    for seed in range(60):
+        sketch = PrivateKDE(3, bandwidth=0.5, num_features=300, seed=seed).update(x)
+        with pytest.warns(NotPrivateWarning):
+            release = sketch.release(PrivacyAccountant(rho=0.01), testing_seed=seed)
+        low, high = release.query(y).interval(0.95)
+        inside.append((low <= exact) & (exact <= high))
+    assert 0.91 <= float(torch.stack(inside).double().mean()) <= 0.98
