@@ -66,6 +66,27 @@ class KroneckerSum:
         Raises:
             NumericalError: the shifted sum is singular.
         """
+        total = self._nonsingular(shift)
+        inner = mode_product(self._inverses, rhs.to(total.dtype)) / total
+        return mode_product(self._vectors, inner).real
+
+    def solve_transposed(
+        self, rhs: Float[Tensor, "*sizes"], shift: float = 0.0
+    ) -> Float[Tensor, "*sizes"]:
+        """(K' + shift I)^-1 times a tensor.
+
+        Raises:
+            NumericalError: the shifted sum is singular.
+        """
+        total = self._nonsingular(shift)
+        inner = mode_product([v.mT for v in self._vectors], rhs.to(total.dtype)) / total
+        return mode_product([v.mT for v in self._inverses], inner).real
+
+    def logdet(self, shift: float = 0.0) -> float:
+        """log abs det(K + shift I)."""
+        return float((self.eigenvalues + shift).abs().log().sum())
+
+    def _nonsingular(self, shift: float) -> Tensor:
         total = self.eigenvalues + shift
         size = total.abs()
         condition = float(size.max() / size.min().clamp(min=1e-300))
@@ -78,9 +99,4 @@ class KroneckerSum:
                     remedy="change the zeroth-order coefficient or add conditions",
                 )
             )
-        inner = mode_product(self._inverses, rhs.to(total.dtype)) / total
-        return mode_product(self._vectors, inner).real
-
-    def logdet(self, shift: float = 0.0) -> float:
-        """log abs det(K + shift I)."""
-        return float((self.eigenvalues + shift).abs().log().sum())
+        return total

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 from probkit.pde.cases import CASES, Case
+from probkit.pde.grid_posterior import GridPosterior
 from probkit.pde.posterior import HarmonicPosterior
-from probkit.pde.problem import PDE, Box, Condition, Points, Problem, Term
+from probkit.pde.problem import PDE, Box, Condition, Mask, Points, Problem, Term
 from probkit.pde.solution import PDESolution
 from probkit.pde.solver import GPSolver
 
@@ -15,7 +16,9 @@ __all__ = [
     "Case",
     "Condition",
     "GPSolver",
+    "GridPosterior",
     "HarmonicPosterior",
+    "Mask",
     "PDESolution",
     "Points",
     "Problem",

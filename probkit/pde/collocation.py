@@ -15,6 +15,7 @@ same posterior over u and s by 1e5 to 1e6 Adam steps on an unwhitened u with jit
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 
@@ -22,11 +23,11 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from probkit.errors import NumericalError, message
 from probkit.infer.evidence import update_scale
 from probkit.infer.protocols import State, StepInfo
 from probkit.linalg.whitened import WhitenedPosterior, whitened_solve
 from probkit.pde.harmonics import Harmonics, product_rows
+from probkit.pde.newton import damped_step, pointwise
 from probkit.pde.problem import PDE, Box, Condition, Problem
 from probkit.pde.validation import on_points
 
@@ -36,7 +37,6 @@ _STEP_TOLERANCE = 1e-10
 _CONDITION_WEIGHT = 100.0
 _EXACT = 1e-6
 _FLOOR = 1e-24
-_MAX_HALVINGS = 8
 
 
 @dataclass
@@ -103,7 +103,8 @@ class Collocation:
             return following, StepInfo(found.log_evidence, message="evidence")
         weights = found.weights
         if self.problem.pde.nonlinear is not None and done > self.num_sweeps:
-            weights = self._damped(state["weights"], weights)
+            rounding = 1e-7 * self._equation_weight * float(self.source.norm() + 1e-300)
+            weights = damped_step(self._total, state["weights"], weights, rounding)
         change = self._change(state["weights"], weights)
         following["weights"] = weights
         linear = self.problem.pde.nonlinear is None
@@ -137,6 +138,10 @@ class Collocation:
             torch.cat([weight * target, self._beside_target]),
         )
 
+    def values(self, weights: Tensor) -> Float[Tensor, " n"]:
+        """u at the collocation points."""
+        return self._value @ weights
+
     def residual(self, weights: Tensor) -> Float[Tensor, " n"]:
         """F(u) - f at the collocation points, unweighed."""
         return residual_at(self.problem.pde, self.sides, self.points, weights, self.source)
@@ -148,26 +153,6 @@ class Collocation:
     def _total(self, weights: Tensor) -> float:
         equation = self._equation_weight * self.residual(weights)
         return float(torch.cat([equation, self.condition_residual(weights)]).norm())
-
-    def _damped(self, old: Tensor, new: Tensor) -> Tensor:
-        """Halve the Newton step until the residual does not grow; rounding is no growth."""
-        before = self._total(old)
-        rounding = 1e-7 * self._equation_weight * float(self.source.norm() + 1e-300)
-        step = 1.0
-        for _ in range(_MAX_HALVINGS):
-            trial = old + step * (new - old)
-            if self._total(trial) <= max(before, rounding):
-                return trial
-            step /= 2
-        raise NumericalError(
-            message(
-                "Newton's method does not reduce the residual",
-                where="nonlinear",
-                got=f"residual norm {before:.3g}",
-                causes=("a solution branch that ends", "a grid too coarse for the solution"),
-                remedy="refine the grid or reduce the strength of the nonlinear part",
-            )
-        )
 
     def _change(self, old: Tensor, new: Tensor) -> float:
         size = float((self._value @ new).norm())
@@ -203,7 +188,7 @@ def equation_rows(
     pde: PDE, sides: Sequence[Harmonics], x: Float[Tensor, "n d"]
 ) -> Float[Tensor, "n m"]:
     """Rows of the linear part at points."""
-    total = x.new_zeros(())
+    total = x.new_zeros(len(x), math.prod(side.size for side in sides))
     for term in pde.terms:
         coefficient = on_points(term.coefficient, x, f"coefficient of {term}")
         total = total + coefficient[:, None] * product_rows(sides, x, term.orders)
@@ -219,18 +204,6 @@ def residual_at(
         values = [product_rows(sides, x, a) @ weights for a in pde.nonlinear_arguments]
         value = value + pointwise(pde.nonlinear, values)[0]
     return value
-
-
-def pointwise(
-    function: Callable[..., Tensor], values: Sequence[Tensor]
-) -> tuple[Tensor, list[Tensor]]:
-    """A pointwise function and its derivatives by each argument."""
-    with torch.enable_grad():
-        leaves = [v.detach().clone().requires_grad_(True) for v in values]
-        found = function(*leaves)
-        slopes = torch.autograd.grad(found.sum(), leaves, allow_unused=True)
-    filled = [torch.zeros_like(v) if g is None else g for v, g in zip(values, slopes, strict=True)]
-    return found.detach(), filled
 
 
 def condition_points(condition: Condition, problem: Problem) -> Float[Tensor, "b d"]:

@@ -22,9 +22,9 @@ from torch import Tensor
 
 from probkit.infer.evidence import update_scale
 from probkit.pde.harmonics import Harmonics
-from probkit.pde.spectrum import Band, band_limit, prior_scales
+from probkit.pde.spectrum import Band, SpectralPrior, band_limit, density_scales, prior_scales
 
-__all__ = ["GridBasis", "learn_basis"]
+__all__ = ["GridBasis", "learn_basis", "sketch", "stack_columns"]
 
 _CUTOFF = 1e-13
 _REGRESSION_NOISE = 1e-20
@@ -66,29 +66,53 @@ def learn_basis(
     extension: float,
     num_sweeps: int,
     limit: float | None = None,
+    prior: SpectralPrior | None = None,
+    noise: float = 0.0,
 ) -> GridBasis:
-    """The basis of a side from columns along it (of comparable size)."""
+    """The basis of a side from columns along it (of comparable size).
+
+    Args:
+        columns: along the side.
+        x: grid.
+        bounds: of the side.
+        extension: period of the harmonics over the length of the side.
+        num_sweeps: evidence updates.
+        limit: highest frequency; None to choose it from the columns.
+        prior: a kernel to take the spectrum from; None to learn it.
+        noise: standard deviation of the noise in the columns.
+    """
     low, high = bounds
     length = high - low
-    band = band_limit(columns, x, length, len(x))
+    band = band_limit(columns, x, length, len(x), noise=noise)
     if limit is not None:
         band = band._replace(limit=limit)
     period = extension * length
     side = Harmonics(low, length, period, max(math.ceil(band.limit * period), 2))
     features = side.rows(x)
-    # 4 / L is the bandwidth of what the source does not show
-    speed = 2 * math.pi * side.frequencies().clamp(min=0.25 / length)
-    ratio = speed / speed.min()
-    scale = prior_scales(side, columns, x, 0) + 1e-3 / (1 + ratio**4)
-    for _ in range(num_sweeps):
-        scale = _sweep(features, columns, scale)
-    prior = scale / speed.square()
-    prior = prior / prior.max() + _SMOOTH_PART / (1 + ratio**6)
-    left, singular, right = torch.linalg.svd(features * prior.sqrt(), full_matrices=False)
+    scale = (
+        density_scales(side, prior)
+        if prior is not None
+        else _learned_scales(side, features, columns, x, num_sweeps, noise)
+    )
+    left, singular, right = torch.linalg.svd(features * scale.sqrt(), full_matrices=False)
     rank = int((singular > _CUTOFF * singular[0]).sum())
     rank = min(rank, int(_LARGEST_SHARE * len(x)))
-    coefficients = prior.sqrt()[:, None] * right[:rank].mT / singular[:rank]
+    coefficients = scale.sqrt()[:, None] * right[:rank].mT / singular[:rank]
     return GridBasis(side, x, left[:, :rank], coefficients, singular[:rank], band)
+
+
+def _learned_scales(
+    side: Harmonics, features: Tensor, columns: Tensor, x: Tensor, num_sweeps: int, noise: float
+) -> Tensor:
+    """Prior variances of u from the power of the columns."""
+    # 4 / L is the bandwidth of what the source does not show
+    speed = 2 * math.pi * side.frequencies().clamp(min=0.25 / side.length)
+    ratio = speed / speed.min()
+    scale = prior_scales(side, columns, x, 0) + 1e-3 / (1 + ratio**4)
+    for _ in range(num_sweeps if noise == 0 else 0):
+        scale = _sweep(features, columns, scale)
+    found = scale / speed.square()
+    return found / found.max() + _SMOOTH_PART / (1 + ratio**6)
 
 
 def sketch(

@@ -21,9 +21,9 @@ from torch import Tensor
 from probkit.errors import ConfigurationError, message
 from probkit.infer.protocols import State, StepInfo
 from probkit.linalg.kronecker_sum import KroneckerSum, mode_product
-from probkit.pde.collocation import pointwise
 from probkit.pde.grid_basis import GridBasis
-from probkit.pde.problem import PDE
+from probkit.pde.newton import pointwise
+from probkit.pde.problem import PDE, Problem
 
 __all__ = ["AxisCondition", "GridSystem", "separable"]
 
@@ -35,15 +35,34 @@ AxisCondition = tuple[tuple[tuple[float, int], ...], float, Tensor]
 """functional, coordinate along the axis, data over the grids of the other axes"""
 
 
-def separable(pde: PDE) -> bool:
-    """Whether every term has a constant coefficient and differentiates along one axis at most."""
+def separable(problem: Problem) -> bool:
+    """Whether this route applies: exact data, constant coefficients, each term along one axis,
+    second derivatives of one sign, and either a condition at both ends or a period on every axis.
+    """
+    pde = problem.pde
+    if problem.noise > 0 or problem.data is not None or not pde.terms:
+        return False
+    if any(isinstance(c.where, Tensor) or c.noise > 0 for c in problem.conditions):
+        return False
     plain = all(
-        not isinstance(t.coefficient, Tensor)
-        and not callable(t.coefficient)
+        not callable(t.coefficient)
+        and torch.as_tensor(t.coefficient).dim() == 0
         and sum(o > 0 for o in t.orders) <= 1
         for t in pde.terms
     )
-    return plain and pde.nonlinear_arguments == [(0,) * pde.dim]
+    if not plain or pde.nonlinear_arguments != [(0,) * pde.dim]:
+        return False
+    along = [t for t in pde.terms if sum(t.orders)]
+    signs = {float(t.coefficient) > 0 for t in along}
+    elliptic = len(signs) == 1 and all(sum(t.orders) == 2 for t in along)
+    return elliptic and all(_closed(problem, axis) for axis in range(pde.dim))
+
+
+def _closed(problem: Problem, axis: int) -> bool:
+    own = [c for c in problem.conditions if isinstance(c.where, tuple) and c.where[0] == axis]
+    if any(c.kind == "periodic" for c in own):
+        return True
+    return sorted(c.where[1] for c in own if isinstance(c.where, tuple)) == [0, 1]
 
 
 class GridSystem:
@@ -67,10 +86,10 @@ class GridSystem:
         self.shift, operators = _operators(pde, self.bases)
         self._project = [b.values.mT for b in self.bases]
         rows = [_rows(b, own) for b, own in zip(self.bases, conditions, strict=True)]
-        self._null = [_null_space(r) for r in rows]
+        self.null = [_null_space(r) for r in rows]
         self.lift = self._make_lift(rows, conditions)
         self._operators = operators
-        factors = [n.mT @ o @ n for n, o in zip(self._null, operators, strict=True)]
+        factors = [n.mT @ o @ n for n, o in zip(self.null, operators, strict=True)]
         self.sum = KroneckerSum(factors)
         self._source = self._restrict(mode_product(self._project, source))
         self._start = self._source - self._restrict(self._apply(self.lift))
@@ -106,7 +125,7 @@ class GridSystem:
 
     def coefficients(self, y: Tensor) -> Tensor:
         """Coefficients of u in the bases."""
-        return mode_product(self._null, y) + self.lift
+        return mode_product(self.null, y) + self.lift
 
     def values(self, coefficients: Tensor) -> Tensor:
         """u on the grid."""
@@ -129,7 +148,7 @@ class GridSystem:
 
         def product(flat: np.ndarray) -> np.ndarray:
             y = torch.from_numpy(np.array(flat)).reshape(shape)
-            u = self.values(mode_product(self._null, y))
+            u = self.values(mode_product(self.null, y))
             reaction = self._restrict(mode_product(self._project, slope * u))
             return (self._linear(y) + reaction).reshape(-1).numpy()
 
@@ -161,7 +180,7 @@ class GridSystem:
         return found
 
     def _restrict(self, coefficients: Tensor) -> Tensor:
-        return mode_product([n.mT for n in self._null], coefficients)
+        return mode_product([n.mT for n in self.null], coefficients)
 
     def _make_lift(
         self, rows: Sequence[Tensor], conditions: Sequence[Sequence[AxisCondition]]

@@ -12,6 +12,7 @@ from torch import Tensor
 
 from probkit.infer.protocols import State
 from probkit.infer.registry import register
+from probkit.linalg.kronecker_sum import mode_product
 from probkit.linalg.whitened import WhitenedPosterior
 from probkit.pde.harmonics import Harmonics, product_rows
 
@@ -42,6 +43,28 @@ class HarmonicPosterior:
             "mean": rows @ self.weights.weights,
             "sd": self.weights.variance(rows).clamp(min=0).sqrt(),
         }
+
+    def mean_at(
+        self, x: Float[Tensor, "n d"], *, derivative: Sequence[int] | None = None
+    ) -> Float[Tensor, " n"]:
+        """Mean of u, or of a derivative, at points."""
+        return self._rows(x, derivative) @ self.weights.weights
+
+    def on_grid(
+        self, axes: Sequence[Float[Tensor, " n_k"]], *, derivative: Sequence[int] | None = None
+    ) -> Float[Tensor, "*n"]:
+        """Mean of u, or of a derivative, on the grid of given coordinates."""
+        orders = derivative or (0,) * len(self.sides)
+        rows = [side.rows(a, o) for side, a, o in zip(self.sides, axes, orders, strict=True)]
+        return mode_product(rows, self.weights.weights.reshape([s.size for s in self.sides]))
+
+    def spectra(self) -> list[Tensor]:
+        """For each side, the prior variance of every harmonic (constant, cosines, sines)."""
+        scale = self.weights.root.square().reshape([s.size for s in self.sides])
+        axes = range(len(self.sides))
+        return [
+            scale.sum([j for j in axes if j != k]) if k or len(axes) > 1 else scale for k in axes
+        ]
 
     def sample_at(
         self,

@@ -21,7 +21,7 @@ from torch import Tensor
 
 from probkit.errors import ConfigurationError, message
 
-__all__ = ["PDE", "Box", "Condition", "Points", "Problem", "Term"]
+__all__ = ["PDE", "Box", "Condition", "Mask", "Points", "Problem", "Term"]
 
 _NAMES = ("x", "y", "z")
 
@@ -66,7 +66,8 @@ class PDE:
         terms: the linear part.
         nonlinear: function of u (or of the derivatives in ``arguments``) added to the left side;
             its derivatives come from autograd.
-        arguments: orders of the derivatives that ``nonlinear`` takes; None for u alone.
+        arguments: orders of the derivatives that ``nonlinear`` takes; None for u alone. A whole
+            equation may be written as a function: no terms, all in ``nonlinear``.
 
     Example:
         >>> PDE([Term(1.0, (2,)), Term(-1.0, (0,))], nonlinear=lambda u: u**3)
@@ -78,19 +79,22 @@ class PDE:
     arguments: Sequence[tuple[int, ...]] | None = None
 
     def __post_init__(self) -> None:
-        if not self.terms or len({len(t.orders) for t in self.terms}) != 1:
+        written = self.nonlinear is not None and self.arguments is not None
+        dims = {len(t.orders) for t in self.terms}
+        dims |= {len(a) for a in self.arguments} if written and self.arguments else set()
+        if len(dims) != 1:
             raise ConfigurationError(
                 message(
                     "The terms must share their number of dimensions",
                     where="PDE.terms",
                     got=[t.orders for t in self.terms],
-                    expected="at least one term, all with as many orders",
+                    expected="a term, or a function with its arguments; all with as many orders",
                 )
             )
 
     @property
     def dim(self) -> int:
-        return len(self.terms[0].orders)
+        return len(self.terms[0].orders if self.terms else (self.arguments or [()])[0])
 
     @property
     def nonlinear_arguments(self) -> list[tuple[int, ...]]:
@@ -165,8 +169,66 @@ class Box:
 
 
 @dataclass(frozen=True)
+class Mask:
+    """The grid points of a box that lie inside a domain of any shape.
+
+    Args:
+        box: around the domain.
+        inside: True at the points that count: a tensor of the grid's shape, or a function of the
+            points ``(n, d) -> (n,)``. Conditions on the curved boundary are given at points.
+
+    Example:
+        >>> half = Mask(Box([(0.0, 1.0), (0.0, 1.0)], 5), lambda x: x[:, 0] < 0.5)
+        >>> tuple(half.points().shape)
+        (10, 2)
+    """
+
+    box: Box
+    inside: Any
+
+    def __post_init__(self) -> None:
+        inside = self.inside(self.box.points()) if callable(self.inside) else self.inside
+        inside = torch.as_tensor(inside).reshape(-1)
+        size = torch.Size(self.box.sizes).numel()
+        if inside.dtype != torch.bool or len(inside) != size or not bool(inside.any()):
+            raise ConfigurationError(
+                message(
+                    "A mask says of every grid point whether it is inside, and some are",
+                    where="Mask.inside",
+                    got=f"{inside.dtype} of {len(inside)} values, {int(inside.sum())} nonzero",
+                    expected=f"bool of {size} values",
+                )
+            )
+        object.__setattr__(self, "inside", inside)
+
+    @property
+    def dim(self) -> int:
+        return self.box.dim
+
+    @property
+    def bounds(self) -> Sequence[tuple[float, float]]:
+        return self.box.bounds
+
+    @property
+    def sizes(self) -> tuple[int, ...]:
+        return self.box.sizes
+
+    def axes(self) -> list[Float[Tensor, " n_k"]]:
+        """Coordinates along every side."""
+        return self.box.axes()
+
+    def points(self) -> Float[Tensor, "n d"]:
+        """The points inside, the last axis fastest."""
+        return self.box.points()[self.inside]
+
+    def where(self) -> Tensor:
+        """Flat positions of the points inside."""
+        return self.inside.nonzero()[:, 0]
+
+
+@dataclass(frozen=True)
 class Points:
-    """Scattered collocation points, also those of a masked grid or a curved domain.
+    """Scattered collocation points.
 
     Args:
         x: (n, d) points.
@@ -259,7 +321,7 @@ class Problem:
     """
 
     pde: PDE
-    domain: Box | Points
+    domain: Box | Mask | Points
     conditions: Sequence[Condition] = field(default_factory=tuple)
     source: Any = 0.0
     noise: float = 0.0

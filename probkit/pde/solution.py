@@ -49,7 +49,9 @@ class PDESolution:
 
     def mean(self, x: Any, *, derivative: Sequence[int] | None = None) -> Float[Tensor, " n"]:
         """Posterior mean of u, or of a derivative, at points ``(n, d)`` (``(n,)`` in 1-D)."""
-        return self._predict(x, derivative)["mean"]
+        posterior: Any = self.result.posterior
+        found: Tensor = posterior.mean_at(self._points(x), derivative=derivative)
+        return found
 
     def sd(self, x: Any, *, derivative: Sequence[int] | None = None) -> Float[Tensor, " n"]:
         """Posterior standard deviation of u, or of a derivative, at points."""
@@ -77,14 +79,19 @@ class PDESolution:
     def spectrum(self) -> list[tuple[Tensor, Tensor]]:
         """For each side: frequencies (cycles per unit) and the prior variance found at each."""
         posterior: Any = self.result.posterior
-        shape = [side.size for side in posterior.sides]
-        scale = posterior.weights.root.square().reshape(shape)
         found = []
-        for k, side in enumerate(posterior.sides):
-            others = [j for j in range(len(shape)) if j != k]
-            own = scale.sum(others) if others else scale
+        for side, own in zip(posterior.sides, posterior.spectra(), strict=True):
             power = torch.cat([own[:1], own[1 : side.num + 1] + own[side.num + 1 :]])
             found.append((side.frequencies()[: side.num + 1], power))
+        return found
+
+    def on_grid(
+        self, axes: Sequence[Any], *, derivative: Sequence[int] | None = None
+    ) -> Float[Tensor, "*n"]:
+        """Posterior mean of u, or of a derivative, on the grid of given coordinates."""
+        posterior: Any = self.result.posterior
+        points = [torch.as_tensor(a, dtype=torch.float64) for a in axes]
+        found: Tensor = posterior.on_grid(points, derivative=derivative)
         return found
 
     def save(self, directory: str | Path) -> Path:

@@ -14,7 +14,7 @@ Nothing is known of the solution. Cost: O(N J).
 from __future__ import annotations
 
 import math
-from typing import NamedTuple
+from typing import NamedTuple, Protocol
 
 import torch
 from jaxtyping import Float
@@ -23,13 +23,29 @@ from torch import Tensor
 from probkit.linalg.whitened import whitened_solve
 from probkit.pde.harmonics import Harmonics
 
-__all__ = ["Band", "band_limit", "periodogram", "prior_scales", "scattered_band"]
+__all__ = [
+    "Band",
+    "SpectralPrior",
+    "band_limit",
+    "density_scales",
+    "periodogram",
+    "prior_scales",
+    "scattered_band",
+]
 
 _BETA = 14.0
 _VISIBLE = 1e-10
 _CHANCE = 12.0  # exp(-12): how often noise alone exceeds it at one frequency
 _REPRODUCED = 1e-12
 _SMOOTHING = 6
+
+
+class SpectralPrior(Protocol):
+    """A stationary kernel known by its spectral density."""
+
+    def spectral_density(self, frequency: Tensor) -> Tensor:
+        """S(f), f in cycles per unit, over all real f: the kernel is its Fourier integral."""
+        ...
 
 
 class Band(NamedTuple):
@@ -101,6 +117,12 @@ def prior_scales(
     shape = shape / largest if largest > 0 else torch.zeros_like(shape)
     scales = shape.clamp(min=1e-9) + 1e-2 / (1 + (frequencies * side.length) ** 4)
     return torch.cat([scales, scales[1:]])
+
+
+def density_scales(side: Harmonics, prior: SpectralPrior) -> Float[Tensor, " size"]:
+    """Prior variances of the harmonics under a kernel: the trapezoid rule on its spectrum."""
+    own = 2 * prior.spectral_density(side.frequencies()) / side.period
+    return torch.cat([own[:1] / 2, own[1:]])
 
 
 def scattered_band(
