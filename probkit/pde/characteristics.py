@@ -25,7 +25,7 @@ from probkit.pde.spectrum import periodogram
 
 __all__ = ["characteristic_columns", "is_time"]
 
-_VISIBLE = 1e-6
+_VISIBLE = 1e-8
 _MOST = 40
 _STEEPEST = 30.0
 
@@ -59,11 +59,15 @@ def characteristic_columns(
     length = float(t[-1] - t[0])
     found = []
     for point in itertools.product(*speeds):
-        for root in _exponents(problem, axis, dict(zip(others, point, strict=True)), mean):
-            if abs(root.real) * length < _STEEPEST and math.isfinite(root.imag):
+        for root in _exponents(
+            problem, axis, dict(zip(others, (speed for speed, _ in point), strict=True)), mean
+        ):
+            size = math.sqrt(math.prod(share for _, share in point))
+            seen = abs(root.imag) < math.pi * (len(t) - 1) / length
+            if abs(root.real) * length < _STEEPEST and seen:
                 decay = torch.exp(root.real * (t - (t[-1] if root.real > 0 else t[0])))
                 angle = root.imag * (t - t[0])
-                found += [decay * angle.cos(), decay * angle.sin()]
+                found += [size * decay * angle.cos(), size * decay * angle.sin()]
     return torch.stack(found, 1) if found else t.new_zeros(len(t), 0)
 
 
@@ -80,10 +84,15 @@ def _exponents(
     return [complex(root) for root in np.roots(powers[::-1])]
 
 
-def _speeds(columns: Tensor, x: Tensor, most: int) -> list[float]:
-    """Angular frequencies at which the columns have power, thinned out."""
+def _speeds(columns: Tensor, x: Tensor, most: int) -> list[tuple[float, float]]:
+    """Angular frequencies at which the columns have power, and its share of the largest."""
     length = float(x[-1] - x[0])
     grid = torch.arange(0, len(x), dtype=x.dtype) / (2 * length)
     power = periodogram(columns, x, grid)
-    seen = grid[power > _VISIBLE * power.max()]
-    return [2 * math.pi * float(f) for f in seen[:: max(len(seen) // most, 1)]]
+    power = power / power.max().clamp(min=1e-300)
+    # peaks only: the window's lobe around a peak is no frequency of its own
+    padded = torch.nn.functional.pad(power[None], (1, 1), value=-1.0)[0]
+    peak = (power >= padded[:-2]) & (power >= padded[2:])
+    seen = ((power > _VISIBLE) & peak).nonzero()[:, 0]
+    seen = seen[:: max(len(seen) // most, 1)]
+    return [(2 * math.pi * float(grid[i]), float(power[i])) for i in seen]

@@ -16,7 +16,7 @@ from torch import Tensor
 from probkit.pde.characteristics import characteristic_columns, is_time
 from probkit.pde.grid_basis import GridBasis, learn_basis, sketch, stack_columns
 from probkit.pde.problem import Box, Condition, Mask, Problem, Term
-from probkit.pde.spectrum import SpectralPrior
+from probkit.pde.spectrum import SpectralPrior, periodogram
 from probkit.pde.validation import on_points
 
 __all__ = ["Face", "GridProblem", "GridSettings"]
@@ -134,13 +134,37 @@ class GridProblem:
         return Face(condition, axis, self.box.bounds[axis][side], data)
 
     def _columns(self, axis: int, generator: torch.Generator) -> Tensor:
-        """What the problem shows along an axis."""
-        columns = [self._along(self._whole_source(), axis, generator)]
+        """What the problem shows along an axis.
+
+        On a box each origin counts alike. Where there is a time axis, initial data are the solution
+        itself, and the source is turned into its units by the operator's size.
+        """
+        evolution = any(is_time(self.problem, k) for k in range(self.domain.dim))
+        source = self._along(self._whole_source(), axis, generator)
+        columns = [source / self._source_unit() if evolution else source]
         for face in self.faces:
             if face.axis != axis:
                 own = axis - (face.axis < axis)
-                columns.append(self._along(face.data, own, generator))
-        return stack_columns(columns)
+                found = self._along(face.data, own, generator)
+                slope = max(order for _, order in face.condition.functional)
+                speed = _mean_speed(found, self.axes[axis]) if evolution else 1.0
+                columns.append(found / speed**slope)
+        if not evolution:
+            return stack_columns(columns)
+        found = torch.cat(columns, 1)
+        return found / found.abs().max().clamp(min=1e-300)
+
+    def _source_unit(self) -> float:
+        """Size of the operator at the source's mean frequencies."""
+        grid = self._whole_source()
+        speeds = [
+            _mean_speed(grid.movedim(k, 0).reshape(len(x), -1), x) for k, x in enumerate(self.axes)
+        ]
+        sizes = [
+            abs(self._mean(t)) * math.prod(s**o for s, o in zip(speeds, t.orders, strict=True))
+            for t in self.problem.pde.terms
+        ]
+        return max(sizes, default=1.0) or 1.0
 
     def _basis(self, axis: int, columns: Tensor, settings: GridSettings) -> GridBasis:
         return learn_basis(
@@ -168,3 +192,14 @@ class GridProblem:
             if found.dim() and bool(torch.isfinite(found).all()):
                 return found.reshape(self.box.sizes)
         return self.spread(self.source)
+
+
+def _mean_speed(columns: Tensor, x: Tensor) -> float:
+    """Angular frequency of the columns: root mean square, by their power."""
+    length = float(x[-1] - x[0])
+    grid = torch.arange(1, len(x), dtype=x.dtype) / (2 * length)
+    power = periodogram(columns[:, :: max(columns.shape[1] // 50, 1)], x, grid)
+    total = float(power.sum())
+    if total == 0:
+        return 2 * math.pi / length
+    return 2 * math.pi * math.sqrt(float((power * grid.square()).sum()) / total)

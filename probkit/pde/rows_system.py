@@ -36,7 +36,7 @@ _CONDITION_WEIGHT = 100.0
 _EXACT_BESIDE_NOISE = 1e-4
 _ROUNDING = 1e-15
 _CUTOFF, _NOISY_CUTOFF = 1e-13, 1e-7
-_REFRESH = 60
+_REFRESH = 99
 
 
 class RowsSystem:
@@ -66,6 +66,7 @@ class RowsSystem:
         self.beside = self._beside()
         self._generator = generator
         self._root: Tensor | None = None
+        self._stale = False
         self.variance = self._rounding_variance()
         self.last: WeightSpacePosterior | None = None
 
@@ -81,7 +82,7 @@ class RowsSystem:
         new, inner = self._solve(blocks, old, fresh=done < 2)
         nonlinear = self.pde.nonlinear is not None
         if nonlinear and done > 0:
-            rounding = 1e-9 * self._scale()
+            rounding = 1e-8 * self._scale()
             new = damped_step(self.total, old, new, rounding)
         change = self._change(old, new)
         info = StepInfo(
@@ -144,12 +145,11 @@ class RowsSystem:
         if not self.exact:
             self.last = weight_space_posterior(blocks, self._generator)
             return self.last.mean, self.last.num_steps
-        if self._root is None or fresh:
+        if self._root is None or self._stale or fresh:
             self._root = sampled_root(blocks, self.variance, self._generator)
         right = [b.weight * b.target - b.apply(present) for b in blocks]
         found = sketched_solve(blocks, right, self._root, self.variance, present=present)
-        if found.num_steps > _REFRESH and not fresh:
-            self._root = None
+        self._stale = found.num_steps > _REFRESH
         return found.value, found.num_steps
 
     def _rounding_variance(self) -> float:

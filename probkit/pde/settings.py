@@ -28,7 +28,7 @@ class SolverSettings:
     num_sweeps: int = 4
     max_newton: int = 20
     max_features: int = 1200
-    max_products: int = 2000
+    max_products: int = 3000
     band_limit: float | None = None
     prior: SpectralPrior | None = None
 
