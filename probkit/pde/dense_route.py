@@ -13,6 +13,7 @@ from probkit.errors import ConfigurationError, NumericalError, message
 from probkit.infer import FitResult
 from probkit.linalg.whitened import WhitenedPosterior
 from probkit.pde.collocation import Collocation
+from probkit.pde.continuum import choose_decay, is_continuum
 from probkit.pde.diagnostics import Checked, diagnose
 from probkit.pde.harmonics import Harmonics, product_rows
 from probkit.pde.posterior import HarmonicPosterior
@@ -42,11 +43,21 @@ def solve_dense(
     shape = problem.domain.sizes if isinstance(problem.domain, Box) else None
     source = on_points(problem.source, points, "source", shape)
     bands, sides = _sides(settings, problem, points, source)
+    broad = _broad(settings, problem, bands)
+    if broad:
+        side = sides[0]
+        sides = [replace(side, num=math.ceil(0.98 * bands[0].nyquist * side.period))]
     _check_memory(len(points), math.prod(side.size for side in sides))
     weight = 1 / _operator_size(problem, bands, points)
     sweeps = 0 if settings.prior is not None else settings.num_sweeps
     system = Collocation(problem, sides, weight, sweeps, settings.max_newton)
     scale = _first_scales(settings, problem, sides, points, source)
+    if broad:
+        rows, wanted = system.linearize(torch.zeros_like(scale))
+        decaying = choose_decay(rows, wanted, sides[0], bands[0].nyquist, scale)
+        if decaying is not None:
+            scale, sweeps = decaying, 0
+            system = replace(system, num_sweeps=0)
     run = settings.run(problem, "dense", reason, (points, source), seed, progress)
     outcome = run.loop(system.step, system.initialize(scale), sweeps + settings.max_newton)
     weights = _with_amplitude(system.posterior(outcome.state), system.exact)
@@ -86,6 +97,13 @@ def solve_dense(
     if system.exact and problem.pde.nonlinear is None and settings.band_limit is None:
         _check_solvable(result, float(system.values(unknown).square().mean().sqrt()), checked)
     return result
+
+
+def _broad(settings: SolverSettings, problem: Problem, bands: list[Band]) -> bool:
+    """Whether the decay of a continuum is to be looked for."""
+    free = settings.prior is None and settings.band_limit is None and problem.noise == 0
+    line = problem.pde.dim == 1 and isinstance(problem.domain, Box)
+    return free and line and is_continuum(bands[0].visible)
 
 
 def _check_memory(rows: int, features: int) -> None:

@@ -54,6 +54,8 @@ class Band(NamedTuple):
     top: float
     limit: float
     nyquist: float
+    visible: float = 0.0
+    """share of the frequencies up to Nyquist's at which the source has power"""
 
     @property
     def near_nyquist(self) -> bool:
@@ -96,7 +98,8 @@ def band_limit(
     chance = _CHANCE * noise**2 * float((weight / weight.sum()).square().sum())
     seen = grid[power > max(_VISIBLE * float(power.max()), chance)]
     top = float(seen.max()) if len(seen) else 0.0
-    return Band(top, min(1.35 * top + 4 / length, 0.98 * nyquist), nyquist)
+    limit = min(1.35 * top + 4 / length, 0.98 * nyquist)
+    return Band(top, limit, nyquist, len(seen) / len(grid))
 
 
 def prior_scales(
