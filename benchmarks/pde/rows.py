@@ -1,5 +1,5 @@
 """All rows of the PDE family; importing this module registers them."""
 
-from benchmarks.pde import grids, lines
+from benchmarks.pde import domains, evolution, grids, kernels, lines, noise
 
-__all__ = ["grids", "lines"]
+__all__ = ["domains", "evolution", "grids", "kernels", "lines", "noise"]

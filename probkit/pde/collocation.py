@@ -37,6 +37,8 @@ _STEP_TOLERANCE = 1e-10
 _CONDITION_WEIGHT = 100.0
 _EXACT = 1e-6
 _FLOOR = 1e-24
+_NOISY_FLOOR = 1e-12
+_SHARED = 2.0
 
 
 @dataclass
@@ -95,11 +97,7 @@ class Collocation:
         rows, target = self.linearize(state["weights"])
         found = whitened_solve(rows, target, state["scale"], noise=self.noise)
         if done < self.num_sweeps:
-            share = found.leverage()
-            scale = state["scale"]
-            moment = scale * found.mean.square()
-            new = update_scale(scale, moment, scale * (1 - share), rule="mackay", floor=_FLOOR)
-            following["scale"] = new / new.max() if self.exact else new
+            following["scale"] = self._updated(found, state["scale"])
             return following, StepInfo(found.log_evidence, message="evidence")
         weights = found.weights
         if self.problem.pde.nonlinear is not None and done > self.num_sweeps:
@@ -116,6 +114,32 @@ class Collocation:
             message="newton",
         )
         return following, info
+
+    def _updated(self, found: WhitenedPosterior, scale: Tensor) -> Tensor:
+        """One evidence update.
+
+        Noise leaves little to say of a single harmonic, so that neighbours share their scale then:
+        a scale of its own for each would fit the noise and make the error bars too narrow.
+        """
+        moment = scale * found.mean.square()
+        variance = scale * (1 - found.leverage())
+        if self.exact:
+            new = update_scale(scale, moment, variance, rule="mackay", floor=_FLOOR)
+            return new / new.max()
+        groups = self._groups()
+        shared = scale.new_zeros(int(groups.max()) + 1).index_copy(0, groups, scale)
+        shared = update_scale(
+            shared, moment, variance, rule="mackay", groups=groups, floor=_NOISY_FLOOR
+        )
+        return shared[groups]
+
+    def _groups(self) -> Tensor:
+        """Number of the band of neighbouring harmonics that every feature belongs to."""
+        total = torch.zeros(1, dtype=torch.int64)
+        for side in self.sides:
+            own = (side.frequencies() * side.length / _SHARED).floor().long()
+            total = (total[:, None] * (int(own.max()) + 1) + own).flatten()
+        return torch.unique(total, return_inverse=True)[1]
 
     def posterior(self, state: State) -> WhitenedPosterior:
         """Posterior of the weights, linearised at the last state."""

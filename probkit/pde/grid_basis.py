@@ -40,7 +40,7 @@ class GridBasis:
     Attributes:
         side: the harmonics that they are made of.
         x: (n,) grid.
-        values: (n, r) orthonormal values Q on the grid.
+        values: (n, r) values Q on the grid, orthonormal there for exact data.
         coefficients: (m, r) W.
         sizes: (r,) prior standard deviations c of the functions.
         band: what the source shows along this side.
@@ -94,11 +94,14 @@ def learn_basis(
         if prior is not None
         else _learned_scales(side, features, columns, x, num_sweeps, noise)
     )
-    left, singular, right = torch.linalg.svd(features * scale.sqrt(), full_matrices=False)
+    # with noise the prior counts also where the grid does not see it: functions on a finer grid
+    seen = features if noise == 0 else side.rows(torch.linspace(low, high, 2 * side.size).to(x))
+    left, singular, right = torch.linalg.svd(seen * scale.sqrt(), full_matrices=False)
     rank = int((singular > _CUTOFF * singular[0]).sum())
-    rank = min(rank, int(_LARGEST_SHARE * len(x)))
+    rank = min(rank, int(_LARGEST_SHARE * len(x))) if noise == 0 else rank
     coefficients = scale.sqrt()[:, None] * right[:rank].mT / singular[:rank]
-    return GridBasis(side, x, left[:, :rank], coefficients, singular[:rank], band)
+    values = left[:, :rank] if noise == 0 else features @ coefficients
+    return GridBasis(side, x, values, coefficients, singular[:rank], band)
 
 
 def _learned_scales(
