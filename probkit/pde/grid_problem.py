@@ -6,6 +6,7 @@ unfolding, and the data of the conditions on the other faces.
 
 from __future__ import annotations
 
+import itertools
 import math
 from dataclasses import dataclass
 from typing import Protocol
@@ -13,6 +14,7 @@ from typing import Protocol
 import torch
 from torch import Tensor
 
+from probkit.errors import DataError, message
 from probkit.pde.characteristics import characteristic_columns, is_time
 from probkit.pde.grid_basis import GridBasis, learn_basis, sketch, stack_columns
 from probkit.pde.problem import Box, Condition, Mask, Problem, Term
@@ -20,6 +22,8 @@ from probkit.pde.spectrum import SpectralPrior, periodogram
 from probkit.pde.validation import on_points
 
 __all__ = ["Face", "GridProblem", "GridSettings"]
+
+_CORNER = 1e-6
 
 
 class GridSettings(Protocol):
@@ -68,6 +72,7 @@ class GridProblem:
         self.axes = domain.axes()
         self.source = self._source()
         self.faces = [f for c in problem.conditions if (f := self._face(c)) is not None]
+        self._check_corners()
         columns = [self._columns(k, generator) for k in range(domain.dim)]
         for axis in range(domain.dim):
             if is_time(problem, axis) and problem.pde.terms:
@@ -167,6 +172,7 @@ class GridProblem:
         return max(sizes, default=1.0) or 1.0
 
     def _basis(self, axis: int, columns: Tensor, settings: GridSettings) -> GridBasis:
+        size = float(self.source.abs().max()) or self.problem.noise or 1.0
         return learn_basis(
             columns,
             self.axes[axis],
@@ -175,12 +181,42 @@ class GridProblem:
             num_sweeps=settings.num_sweeps,
             limit=settings.band_limit,
             prior=settings.prior,
-            noise=self.problem.noise / max(float(self.source.abs().max()), 1e-300),
+            noise=self.problem.noise / size,
         )
 
     def _mean(self, term: Term) -> float:
         """Mean coefficient of a term."""
         return float(torch.as_tensor(self.coefficient(term.coefficient)).mean())
+
+    def _check_corners(self) -> None:
+        """Values given on two faces must agree where the faces meet.
+
+        Raises:
+            DataError: they differ, and the conditions are exact.
+        """
+        given = [f for f in self.faces if f.condition.functional == ((1.0, 0),)]
+        for first, second in itertools.combinations(given, 2):
+            if first.axis == second.axis or first.condition.noise + second.condition.noise > 0:
+                continue
+            own = [self._edge(a, b) for a, b in ((first, second), (second, first))]
+            size = max(float(f.data.abs().max()) for f in given)
+            gap = float((own[0] - own[1]).abs().max())
+            if gap > _CORNER * size:
+                raise DataError(
+                    message(
+                        "Conditions disagree at a corner where their faces meet",
+                        where=f"faces {first.condition.where} and {second.condition.where}",
+                        got=f"values that differ by {gap:.3g}",
+                        expected=f"<= {_CORNER:g} of their size, {size:.3g}",
+                        remedy="correct the values, or give the conditions a noise",
+                    )
+                )
+
+    def _edge(self, face: Face, other: Face) -> Tensor:
+        """Values of a face where it meets another."""
+        axis = other.axis - (face.axis < other.axis)
+        last = other.place == self.box.bounds[other.axis][1]
+        return face.data.select(axis, -1 if last else 0)
 
     def _along(self, grid: Tensor, axis: int, generator: torch.Generator) -> Tensor:
         return sketch(grid.movedim(axis, 0).reshape(grid.shape[axis], -1), generator)
