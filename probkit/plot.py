@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
-__all__ = ["plot_calibration", "plot_factors", "plot_curve", "plot_history", "plot_maps"]
+__all__ = ["plot_calibration", "plot_curve", "plot_factors", "plot_history", "plot_maps"]
 
 _COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#56B4E9", "#E69F00")
 _GREY, _MASKED = "#777777", "#d9d9d9"

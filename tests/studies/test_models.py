@@ -23,7 +23,13 @@ def run(study, folder, *arguments, launcher=()):
 
 def test_every_study_has_a_test():
     names = sorted(path.name for path in (ROOT / "models").glob("*.py"))
-    assert names == ["functional_tucker.py", "hierarchical_svi.py"]
+    assert names == [
+        "functional_tucker.py",
+        "hierarchical_svi.py",
+        "pde_advection.py",
+        "pde_allen_cahn.py",
+        "pde_poisson.py",
+    ]
 
 
 @pytest.mark.slow
@@ -51,3 +57,18 @@ def test_hierarchical(engine, launcher, tmp_path):
     assert all(ours["rmse"] < other["rmse"] for other in scores.values())
     assert ours["coverage_90"] >= 0.75
     assert list(tmp_path.rglob("history.png"))
+
+
+@pytest.mark.parametrize(
+    ("study", "bound"),
+    [("pde_poisson.py", 1e-8), ("pde_allen_cahn.py", 1e-6), ("pde_advection.py", 1e-6)],
+)
+def test_pde_studies(study, bound, tmp_path):
+    (scores,) = run(study, tmp_path).values()
+    assert scores["probkit"]["relative_error"] < bound
+    assert list(tmp_path.rglob("solution.png"))
+
+
+def test_noisy_poisson_has_error_bars(tmp_path):
+    (scores,) = run("pde_poisson.py", tmp_path, "--noise", "0.05").values()
+    assert 1e-6 < scores["probkit"]["relative_error"] < 0.1
