@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import math
 import sys
+from collections.abc import Callable
 
 import numpy as np
 import torch
@@ -43,19 +44,19 @@ def _classical(case: Case) -> dict[str, float]:
     bounds = problem.domain.bounds[0]
     at = np.linspace(*bounds, 300)
 
-    def flat(function: object) -> object:
+    def flat(function: Callable[[Tensor], Tensor]) -> Callable[..., np.ndarray]:
         def on_grid(x: np.ndarray, y: np.ndarray) -> np.ndarray:
             points = torch.from_numpy(np.stack([x, y], -1).reshape(-1, 2))
-            return function(points).numpy().reshape(x.shape)  # type: ignore[operator]
+            return function(points).numpy().reshape(x.shape)
 
         return on_grid
 
     exact, source = flat(case.solution), flat(problem.source)
-    truth = exact(*np.meshgrid(at, at, indexing="ij"))  # type: ignore[operator]
-    x, u = chebyshev_square(source, exact, bounds, case.num)  # type: ignore[arg-type]
+    truth = exact(*np.meshgrid(at, at, indexing="ij"))
+    x, u = chebyshev_square(source, exact, bounds, case.num)
     rows = chebyshev_interpolate(x, at)
     found = {"chebyshev": rows @ u @ rows.T}
-    x, u = difference_square(source, exact, bounds, case.num)  # type: ignore[arg-type]
+    x, u = difference_square(source, exact, bounds, case.num)
     rows = np.stack([np.interp(at, x, unit) for unit in np.eye(len(x))], 1)
     found["fd2"] = rows @ u @ rows.T
     return {n: float(np.linalg.norm(v - truth) / np.linalg.norm(truth)) for n, v in found.items()}

@@ -101,6 +101,25 @@ def check_problem(problem: Problem) -> None:
             )
     if isinstance(domain, Box) and problem.data is None:
         _check_counts(problem)
+    if pde.dim > 1:
+        _check_constant(problem)
+
+
+def _check_constant(problem: Problem) -> None:
+    """In two or more dimensions a constant must be fixed by equation, conditions or data."""
+    pde = problem.pde
+    fixed = pde.nonlinear is not None or problem.data is not None
+    fixed = fixed or any(sum(t.orders) == 0 for t in pde.terms)
+    fixed = fixed or any(order == 0 for c in problem.conditions for _, order in c.functional)
+    if not fixed:
+        raise ConfigurationError(
+            message(
+                "Equation and conditions leave a constant free",
+                where="Problem.conditions",
+                got=f"derivatives of u only, in {pde!r} and its conditions",
+                remedy="pin u at a point: Condition.dirichlet(points, value)",
+            )
+        )
 
 
 def _check_counts(problem: Problem) -> None:

@@ -6,7 +6,13 @@ import warnings
 import pytest
 import torch
 
-from probkit.errors import ConfigurationError, DataError, FitWarning, ShapeError
+from probkit.errors import (
+    ConfigurationError,
+    DataError,
+    FitWarning,
+    NumericalError,
+    ShapeError,
+)
 from probkit.linalg.whitened import whitened_solve
 from probkit.pde import CASES, PDE, Box, Condition, GPSolver, PDESolution, Points, Problem, Term
 from probkit.pde.harmonics import Harmonics, product_rows
@@ -221,6 +227,39 @@ def test_bad_input_is_refused_at_the_door():
         GPSolver().fit(Problem(LAPLACE, Box([(0, 1), (0, 1)], 9), ENDS, 1.0))
     with pytest.raises(ConfigurationError, match="no such face"):
         GPSolver().fit(Problem(LAPLACE, box, [*ENDS, Condition.dirichlet((1, 0))], 1.0))
+
+
+def test_slopes_alone_leave_a_constant_free():
+    slopes = [Condition.neumann((0, 0)), Condition.neumann((0, 1))]
+    box = Box([(0.0, 1.0)], 80)
+    problem = Problem(LAPLACE, box, slopes, lambda x: torch.cos(3 * math.pi * x))
+    with pytest.warns(FitWarning, match="constant free"):
+        solution = GPSolver().fit(problem)
+    x = torch.linspace(0, 1, 80, dtype=torch.float64)
+    exact = -torch.cos(3 * math.pi * x) / (3 * math.pi) ** 2
+    torch.testing.assert_close(solution.mean(x), exact - exact.mean(), rtol=0, atol=1e-9)
+    with pytest.raises(NumericalError, match="fluxes"):
+        GPSolver().fit(Problem(LAPLACE, box, slopes, lambda x: 1 + 0 * x))
+
+
+def test_resonance_is_refused():
+    pde = PDE([Term(1.0, (2,)), Term((10 * math.pi) ** 2, (0,))])
+    box = Box([(0.0, 1.0)], 100)
+    with pytest.raises(NumericalError, match="condition number"):
+        GPSolver().fit(Problem(pde, box, ENDS, lambda x: torch.sin(10 * math.pi * x)))
+
+
+def test_layer_takes_the_full_band():
+    def exact(x):
+        return torch.tanh(40 * (x - 0.5))
+
+    ends = [Condition.dirichlet((0, side), exact) for side in (0, 1)]
+
+    def source(x):
+        return -3200 * exact(x) * (1 - exact(x) ** 2)
+
+    solution = GPSolver().fit(Problem(LAPLACE, Box([(0.0, 1.0)], 300), ends, source))
+    assert relative_error(solution, exact, 0, 1) < 3e-10
 
 
 def test_newton_without_a_solution_says_so():

@@ -59,6 +59,7 @@ def test_hierarchical(engine, launcher, tmp_path):
     assert list(tmp_path.rglob("history.png"))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("study", "bound"),
     [("pde_poisson.py", 1e-8), ("pde_allen_cahn.py", 1e-6), ("pde_advection.py", 1e-6)],
@@ -69,6 +70,7 @@ def test_pde_studies(study, bound, tmp_path):
     assert list(tmp_path.rglob("solution.png"))
 
 
+@pytest.mark.slow
 def test_noisy_poisson_has_error_bars(tmp_path):
     (scores,) = run("pde_poisson.py", tmp_path, "--noise", "0.05").values()
     assert 1e-6 < scores["probkit"]["relative_error"] < 0.1
