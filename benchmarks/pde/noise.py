@@ -96,7 +96,7 @@ def _line_problem(seed: int) -> tuple[Problem, Tensor, Tensor]:
     generator = torch.Generator().manual_seed(seed)
     side = Harmonics(0.0, 1.0, 2.5, 100)
     scale = _LINE.scales(side).sqrt()
-    weights = scale * torch.randn(side.size, generator=generator, dtype=torch.float64)
+    weights = scale * torch.randn(side.num_features, generator=generator, dtype=torch.float64)
     box = Box([(0.0, 1.0)], 300)
     x = box.points()[:, 0]
     f = side.rows(x, 2) @ weights
@@ -113,7 +113,9 @@ def _square_problem(num: int, seed: int) -> tuple[Problem, Tensor, Tensor]:
     generator = torch.Generator().manual_seed(seed)
     side = Harmonics(0.0, 1.0, 2.0, 32)
     scale = _SQUARE.scales(side).sqrt()
-    weights = torch.randn(side.size, side.size, generator=generator, dtype=torch.float64)
+    weights = torch.randn(
+        side.num_features, side.num_features, generator=generator, dtype=torch.float64
+    )
     weights = scale[:, None] * weights * scale
     box = Box([(0.0, 1.0)] * 2, num)
     x = box.axes()[0]

@@ -212,7 +212,7 @@ def equation_rows(
     pde: PDE, sides: Sequence[Harmonics], x: Float[Tensor, "n d"]
 ) -> Float[Tensor, "n m"]:
     """Rows of the linear part at points."""
-    total = x.new_zeros(len(x), math.prod(side.size for side in sides))
+    total = x.new_zeros(len(x), math.prod(side.num_features for side in sides))
     for term in pde.terms:
         coefficient = on_points(term.coefficient, x, f"coefficient of {term}")
         total = total + coefficient[:, None] * product_rows(sides, x, term.orders)

@@ -47,7 +47,7 @@ def solve_dense(
     if broad:
         side = sides[0]
         sides = [replace(side, num=math.ceil(0.98 * bands[0].nyquist * side.period))]
-    _check_memory(len(points), math.prod(side.size for side in sides))
+    _check_memory(len(points), math.prod(side.num_features for side in sides))
     weight = 1 / _operator_size(problem, bands, points)
     sweeps = 0 if settings.prior is not None else settings.num_sweeps
     system = Collocation(problem, sides, weight, sweeps, settings.max_newton)

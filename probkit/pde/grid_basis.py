@@ -95,7 +95,11 @@ def learn_basis(
         else _learned_scales(side, features, columns, x, num_sweeps, noise)
     )
     # with noise the prior counts also where the grid does not see it: functions on a finer grid
-    seen = features if noise == 0 else side.rows(torch.linspace(low, high, 2 * side.size).to(x))
+    seen = (
+        features
+        if noise == 0
+        else side.rows(torch.linspace(low, high, 2 * side.num_features).to(x))
+    )
     left, singular, right = torch.linalg.svd(seen * scale.sqrt(), full_matrices=False)
     rank = int((singular > _CUTOFF * singular[0]).sum())
     rank = min(rank, int(_LARGEST_SHARE * len(x))) if noise == 0 else rank

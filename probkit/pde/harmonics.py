@@ -45,7 +45,7 @@ class Harmonics:
     num: int
 
     @property
-    def size(self) -> int:
+    def num_features(self) -> int:
         """Number of features, 2 J + 1."""
         return 2 * self.num + 1
 

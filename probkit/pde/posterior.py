@@ -56,11 +56,13 @@ class HarmonicPosterior:
         """Mean of u, or of a derivative, on the grid of given coordinates."""
         orders = derivative or (0,) * len(self.sides)
         rows = [side.rows(a, o) for side, a, o in zip(self.sides, axes, orders, strict=True)]
-        return mode_product(rows, self.weights.weights.reshape([s.size for s in self.sides]))
+        return mode_product(
+            rows, self.weights.weights.reshape([s.num_features for s in self.sides])
+        )
 
     def spectra(self) -> list[Tensor]:
         """For each side, the prior variance of every harmonic (constant, cosines, sines)."""
-        scale = self.weights.root.square().reshape([s.size for s in self.sides])
+        scale = self.weights.root.square().reshape([s.num_features for s in self.sides])
         axes = range(len(self.sides))
         return [
             scale.sum([j for j in axes if j != k]) if k or len(axes) > 1 else scale for k in axes

@@ -1,9 +1,13 @@
 """The problem language: an equation, a domain, conditions on its faces, a source, data.
 
-    PDE([Term(1.0, (2,)), Term(4.0, (0,))])          u_xx + 4 u = f
-    PDE([Term(1.0, (2,))], nonlinear=lambda u: u**3 - u)
-    PDE([Term(1.0, (0, 1)), Term(-0.01, (2, 0))],    u_t - 0.01 u_xx + u u_x = f
-        nonlinear=lambda u, ux: u * ux, arguments=[(0, 0), (1, 0)])
+``PDE([Term(1.0, (2,)), Term(4.0, (0,))])`` is u_xx + 4 u = f; with the function
+``lambda u: u**3 - u`` a cubic is added, and Burgers' u_t - 0.01 u_xx + u u_x = f is ::
+
+    PDE(
+        [Term(1.0, (0, 1)), Term(-0.01, (2, 0))],
+        nonlinear=lambda u, ux: u * ux,
+        arguments=[(0, 0), (1, 0)],
+    )
 
 Coefficients, sources and values are numbers, tensors over the points, or functions of the points
 ``(n, d) -> (n,)``; in one dimension a function may take ``(n,)``.
