@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
-__all__ = ["plot_calibration", "plot_factors", "plot_history", "plot_maps"]
+__all__ = ["plot_calibration", "plot_factors", "plot_curve", "plot_history", "plot_maps"]
 
 _COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#56B4E9", "#E69F00")
 _GREY, _MASKED = "#777777", "#d9d9d9"
@@ -117,6 +117,28 @@ def plot_maps(
         if len(labels) > 2:
             bar.set_label(labels[2], fontsize=8)
     axes[0].set_ylabel(labels[1])
+    return _save(figure, path)
+
+
+def plot_curve(
+    x: ArrayLike | Tensor,
+    mean: ArrayLike | Tensor,
+    sd: ArrayLike | Tensor,
+    labels: tuple[str, str],
+    path: str | Path,
+) -> Path:
+    """One function of one coordinate with a band of two standard deviations.
+
+    Args:
+        x, mean, sd: (D,) arrays.
+        labels: of the axes.
+        path: the file; its suffix decides the format.
+    """
+    figure = _figure(6.4, 2.8)
+    ax = figure.subplots()
+    _band(ax, _array(x), _array(mean), _array(sd), _COLOURS[0])
+    ax.set_xlabel(labels[0])
+    ax.set_ylabel(labels[1])
     return _save(figure, path)
 
 
