@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from probkit.linalg.nearest_kronecker import nearest_kronecker
 from probkit.sparse.baselines import kronecker_omp, omp, oracle_least_squares
 from probkit.sparse.estimator import METHODS, KroneckerSBL, Recovery
 from probkit.sparse.grids import GridDictionary
@@ -19,6 +20,7 @@ __all__ = [
     "RecoveryProblem",
     "SparsePosterior",
     "kronecker_omp",
+    "nearest_kronecker",
     "nmse",
     "omp",
     "oracle_least_squares",

@@ -116,7 +116,8 @@ class KroneckerSBL:
         method: "evidence"; "pattern_coupled" (neighbouring slices share scales, strength learned);
             "rank1" (one-factor problems as the only start); the paper's "am", "svd", "ksbl",
             "paper_pattern_coupled"; "classic" (a free variance for every atom, dense).
-        noise: "learn", a variance (one a problem of a batch), or "noiseless".
+        noise: "learn", a variance (one a problem of a batch; not a standard deviation, precision
+            or decibels), or "noiseless".
         starts: of "evidence": any of "flat", "em", "svd", "rank1".
         select: whether "evidence" chooses slices by what they are worth.
         coupling: candidates for the strength of "pattern_coupled", or one number.
@@ -178,7 +179,9 @@ class KroneckerSBL:
 
         Args:
             y: (*batch, [snapshots,] M_1, ..., M_I), or the same with the measurements flattened.
-            dictionaries: A_k, (M_k, N_k), or (B, M_k, N_k) with one for each problem.
+            dictionaries: A_k, (M_k, N_k), or (B, M_k, N_k) with one for each problem. Integers
+                become float64; everything is promoted to the widest of the given dtypes, so that
+                x is complex if y or any A_k is.
             snapshots: whether the dimension before the measurements holds snapshots that share
                 their support.
             checkpoint: directory for checkpoints; None for none.

@@ -199,6 +199,7 @@ def channel_coverage(channel: IRSChannel, found: Recovery, generator: torch.Gene
     """Share of true channel entries (both parts) inside their 90 % posterior intervals.
 
     Example:
+        >>> from probkit.random import as_generator
         >>> channel = simulate_irs(snr_db=12.0, seed=0)
         >>> found = KroneckerSBL(starts=("flat",)).recover(channel.y, channel.dictionaries)
         >>> 0.0 <= channel_coverage(channel, found, as_generator(0)) <= 1.0
