@@ -155,7 +155,8 @@ class SparsePosterior:
     @classmethod
     def from_spec(cls, spec: dict[str, Any], tensors: dict[str, Tensor]) -> SparsePosterior:
         """The posterior from its spec and tensors."""
-        joined = {n: torch.view_as_complex(tensors[n].contiguous()) for n in spec["complex"]}
+        # not a view: a file's memory need not be aligned as complex products want it
+        joined = {n: torch.complex(*tensors[n].unbind(-1)) for n in spec["complex"]}
         tensors = {**tensors, **joined}
         single: dict[str, Any] = {n: tensors[n] for n in ("noise", "mean_grid", "log_evidence")}
         count = range(spec["num_factors"])
