@@ -106,7 +106,7 @@ class SparsePosterior:
         return self._reshape(full[:, 0] > 0)
 
     def sample(self, num_samples: int, generator: torch.Generator) -> dict[str, Tensor]:
-        """Joint draws, (num_samples, *shape of the mean)."""
+        """Joint draws, ``(num_samples, *mean.shape)``."""
         num_columns = self.mean_grid.shape[1]
         root = outer(self.scales).sqrt().unsqueeze(1)
         kept, rows = root.shape[2:], [a.shape[-2] for a in self.factors]
