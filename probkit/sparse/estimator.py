@@ -266,15 +266,7 @@ class KroneckerSBL:
             order=self.order,
             max_bytes=self.max_bytes,
         )
-        if problem.num_problems > 1 or self.method == "classic":
-            raise ConfigurationError(
-                message(
-                    "Off-grid refinement takes one problem at a time, with its own dictionaries",
-                    where="y" if problem.num_problems > 1 else "method",
-                    got=layout.batch or self.method,
-                    remedy="loop over the batch; use a Kronecker method",
-                )
-            )
+        self._check_refinable(problem, layout)
         sweeps = CAVI(max_sweeps=self.max_steps or _MAX_SWEEPS)
         on_grid = sweeps.fit(self._program(problem, layout)).posterior
         assert isinstance(on_grid, SparsePosterior)
@@ -361,6 +353,17 @@ class KroneckerSBL:
             drop_absolute=self.drop_absolute,
             max_steps=self.max_steps or MAX_STEPS,
         )
+
+    def _check_refinable(self, problem: Problem, layout: Layout) -> None:
+        if problem.num_problems > 1 or self.method == "classic":
+            raise ConfigurationError(
+                message(
+                    "Off-grid refinement takes one problem at a time, with its own dictionaries",
+                    where="y" if problem.num_problems > 1 else "method",
+                    got=layout.batch or self.method,
+                    remedy="loop over the batch; use a Kronecker method",
+                )
+            )
 
     def _check_settings(self) -> None:
         if self.method not in METHODS:
