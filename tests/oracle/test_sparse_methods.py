@@ -297,3 +297,23 @@ def test_nothing_is_refined_in_noise():
     y = torch.randn(9, 7, generator=torch.Generator().manual_seed(0), dtype=torch.complex128)
     off = KroneckerSBL().recover_off_grid(y, dictionaries)
     assert float(off.mean.abs().max()) == 0.0
+
+
+@pytest.mark.parametrize("method", ["evidence", "pattern_coupled", "svd"])
+def test_batch_of_snapshots_with_a_shared_dictionary_and_a_silent_problem(method):
+    p = simulate_recovery(num_atoms=8, num_measurements=(5, 6), num_snapshots=3, seed=1)
+    g = torch.Generator().manual_seed(0)
+    noise = torch.randn(p.y.shape, generator=g, dtype=p.y.dtype)
+    y = torch.stack([p.y, 5 * p.y.flip(0), noise, p.y + 0.1 * noise]).reshape(2, 2, *p.y.shape)
+    model = KroneckerSBL(method, starts=("flat", "svd"))
+    whole = model.recover(y, p.dictionaries, snapshots=True)
+    assert whole.mean.shape == (2, 2, 3, 8, 8)
+    assert whole.support.shape == (2, 2, 8, 8)
+    assert whole.noise.shape == whole.log_evidence.shape == (2, 2)
+    for i, j in ((0, 0), (0, 1), (1, 0), (1, 1)):
+        single = model.recover(y[i, j], p.dictionaries, snapshots=True)
+        torch.testing.assert_close(whole.mean[i, j], single.mean, rtol=1e-7, atol=1e-7)
+        torch.testing.assert_close(whole.sd[i, j], single.sd, rtol=1e-5, atol=1e-8)
+        torch.testing.assert_close(whole.log_evidence[i, j], single.log_evidence)
+    if method == "evidence":
+        assert not bool(whole.support[1, 0].any())
