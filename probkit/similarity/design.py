@@ -141,6 +141,7 @@ def design_from_spec(spec: Mapping[str, Any], tensors: Mapping[str, Tensor]) -> 
     from probkit.similarity.moments import Moments
     from probkit.similarity.spectral import SpectralDistance
     from probkit.similarity.trees import DyadicTrees
+    from probkit.similarity.weight_space import WeightSpace
 
     known: tuple[type[Any], ...] = (
         ClassFeatures,
@@ -150,6 +151,7 @@ def design_from_spec(spec: Mapping[str, Any], tensors: Mapping[str, Tensor]) -> 
         Halfspaces,
         Moments,
         SpectralDistance,
+        WeightSpace,
     )
     settings = dict(spec)
     kind = settings.pop("kind")
