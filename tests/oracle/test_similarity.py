@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import warnings
+from fractions import Fraction
 
 import pytest
 import torch
 
-from probkit.privacy import NotPrivateWarning, PrivacyAccountant
+from probkit.privacy import Budget, NotPrivateWarning, PrivacyAccountant
 from probkit.similarity import CompletelyMonotone, PrivateDistance, PrivateKDE
 from probkit.similarity.spectral_laws import law_of
 from tests.similarity_cases import CASES, ball, box, without_noise
@@ -159,3 +160,13 @@ def test_interval_covers_noise_and_waves():
         low, high = release.query(y).interval(0.95)
         inside.append((low <= exact) & (exact <= high))
     assert 0.91 <= float(torch.stack(inside).double().mean()) <= 0.98
+
+
+@pytest.mark.parametrize("width", [1.0, 0.99, 0.981, 1.05])
+def test_noise_of_a_grid_is_even_whatever_part_of_a_cell_its_domain_ends_in(width):
+    sketch = PrivateKDE(1, bandwidth=0.2, method="grid", bounds=(0, width))
+    variance = sketch.plan(Budget("pure", Fraction(1))).variance()
+    decoder = sketch.design.decoder(torch.zeros_like(variance), variance, 1)
+    points = torch.linspace(0, width, 50, dtype=torch.float64)[:, None]
+    noise = decoder.query(points).noise_sd
+    assert float(noise.max()) < 3 * float(noise.median())

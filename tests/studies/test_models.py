@@ -23,7 +23,13 @@ def run(study, folder, *arguments, launcher=()):
 
 def test_every_study_has_a_test():
     names = sorted(path.name for path in (ROOT / "models").glob("*.py"))
-    assert names == ["functional_tucker.py", "hierarchical_svi.py"]
+    assert names == [
+        "functional_tucker.py",
+        "hierarchical_svi.py",
+        "private_classification.py",
+        "private_density.py",
+        "private_similarity.py",
+    ]
 
 
 @pytest.mark.slow
@@ -51,3 +57,27 @@ def test_hierarchical(engine, launcher, tmp_path):
     assert all(ours["rmse"] < other["rmse"] for other in scores.values())
     assert ours["coverage_90"] >= 0.75
     assert list(tmp_path.rglob("history.png"))
+
+
+@pytest.mark.slow
+def test_private_similarity(tmp_path):
+    distances, kernels = run("private_similarity.py", tmp_path).values()
+    for epsilon in ("0.3", "3.0"):
+        assert distances["spectral"][epsilon] < 0.3 * distances["tree"][epsilon]
+        assert kernels["grid"][epsilon] < kernels["waves"][epsilon]
+    assert (tmp_path / "errors.png").exists()
+
+
+@pytest.mark.slow
+def test_private_classification(tmp_path):
+    scores = run("private_classification.py", tmp_path)["embeddings"]
+    assert scores["similarity"]["4.0"] > 0.5  # ten classes
+    assert (tmp_path / "accuracy.png").exists()
+
+
+@pytest.mark.slow
+def test_private_density(tmp_path):
+    scores = run("private_density.py", tmp_path)["density"]
+    assert scores["rmse"] < 0.3 * scores["mean_density"]
+    assert scores["coverage_95"] > 0.85
+    assert (tmp_path / "release.safetensors").exists()
