@@ -20,7 +20,7 @@ import torch
 from torch import Tensor
 
 from probkit.privacy.budget import Relation
-from probkit.privacy.mechanism import Blocks
+from probkit.privacy.mechanism import Blocks, Noise
 
 __all__ = ["Answer", "Decoder", "Design", "design_from_spec", "quantise"]
 
@@ -116,6 +116,10 @@ class Design(ABC):
     @abstractmethod
     def predicted_sd(self, variance: Tensor, count: int | None) -> float:
         """Root mean square error by noise of a typical sum, before anything is released."""
+
+    def advice(self, noise: Noise, count: int) -> str | None:
+        """What would answer better than this design with this noise, if something would."""
+        return None
 
     @abstractmethod
     def scale_of_answers(self) -> float:

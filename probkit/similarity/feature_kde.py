@@ -29,7 +29,7 @@ from torch import Tensor
 
 from probkit.errors import ConfigurationError, message
 from probkit.privacy.budget import Relation
-from probkit.privacy.mechanism import Blocks
+from probkit.privacy.mechanism import Blocks, Noise
 from probkit.similarity.design import Answer, Decoder, Design
 from probkit.similarity.spectral_laws import CompletelyMonotone, Law, law_of
 from probkit.similarity.waves import UNIT, Waves, pair_bounds
@@ -113,6 +113,17 @@ class FeatureKDE(Design):
 
     def predicted_sd(self, variance: Tensor, count: int | None) -> float:
         return math.sqrt(float(variance[-1]) / self.num_features) / UNIT
+
+    def advice(self, noise: Noise, count: int) -> str | None:
+        """Under pure DP the noise's variance grows with m and that of the waves is 1 / (2m)."""
+        growth = (self.predicted_sd(noise.variance(), count) / count) ** 2 / self.num_features
+        best = max(1, round(math.sqrt(1 / (2 * growth))))
+        if noise.kind == "gaussian" or self.num_features <= 1.1 * best:
+            return None
+        return (
+            f"With {self.num_features} waves the noise exceeds the error of the waves themselves: "
+            f"about {best} would answer best, or a (epsilon, delta) budget, where more are free."
+        )
 
     def scale_of_answers(self) -> float:
         return 1.0
