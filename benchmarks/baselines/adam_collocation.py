@@ -7,7 +7,7 @@ Maximises over U, log tau_1, log tau_2 and each side's log weights, frequencies 
 with R = Delta U + reaction - f, K the kernel matrix plus 1e-6 (two dimensions: a Kronecker
 product), Delta U = K'' K^-1 U by side, and the authors' start, step length
 and jitter; frequencies start on [0, top_frequency], a figure they choose for each problem.
-Everything depends on the lag alone: N x Q work for the kernel and one Cholesky factor, where their code
+Everything depends on the lag alone: N x Q work for the kernel and one Cholesky factor; their code
 builds N x N x Q tensors by nested differentiation.
 Cost an epoch: O(N Q + N^3) a side. Source: Fang et al., ICLR 2024, arXiv 2311.04465; the kernels,
 constants and start of the authors' code. Reported is the last iterate.
