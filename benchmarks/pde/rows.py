@@ -1,6 +1,7 @@
 """All rows of the PDE family; importing this module registers them."""
 
 from benchmarks.pde import (
+    authors,
     bad_input,
     domains,
     evolution,
@@ -12,6 +13,7 @@ from benchmarks.pde import (
 )
 
 __all__ = [
+    "authors",
     "bad_input",
     "domains",
     "evolution",

@@ -1,4 +1,4 @@
-"""GPyTorch kernels of Markov processes, which know their state space."""
+"""GPyTorch kernels: Markov processes, which know their state space, and mixture spectra."""
 
 from probkit.kernels.categorical import CategoricalKernel
 from probkit.kernels.composition import MarkovProductKernel, MarkovScaleKernel, MarkovSumKernel
@@ -6,12 +6,15 @@ from probkit.kernels.markov import MarkovKernel
 from probkit.kernels.matern import MaternKernel
 from probkit.kernels.named import KERNEL_NAMES, kernel_from_name
 from probkit.kernels.periodic import CosineKernel, PeriodicKernel, QuasiPeriodicKernel
+from probkit.kernels.spectral import HarmonicFeatures, SpectralMixtureKernel
+from probkit.kernels.spectral_derivatives import SpectralDerivativeKernel
 from probkit.kernels.wiener import IntegratedWienerKernel, WienerKernel
 
 __all__ = [
     "KERNEL_NAMES",
     "CategoricalKernel",
     "CosineKernel",
+    "HarmonicFeatures",
     "IntegratedWienerKernel",
     "MarkovKernel",
     "MarkovProductKernel",
@@ -20,6 +23,8 @@ __all__ = [
     "MaternKernel",
     "PeriodicKernel",
     "QuasiPeriodicKernel",
+    "SpectralDerivativeKernel",
+    "SpectralMixtureKernel",
     "WienerKernel",
     "kernel_from_name",
 ]
