@@ -15,7 +15,7 @@ CANDIDATES = [0.12, 0.25, 0.5, 1.0, 1.7]
 
 
 def released(x, epsilon=2.0):
-    sketch = PrivateKDE(1, bandwidth=[0.1, 0.3, 0.9, 2.5], num_features=8000).update(x)
+    sketch = PrivateKDE(1, bandwidth=[0.1, 0.3, 0.9, 2.5], num_features=4000).update(x)
     return sketch.release(PrivacyAccountant(epsilon=epsilon, delta=1e-6))
 
 
