@@ -136,7 +136,7 @@ def coverage(context: Context) -> Iterator[Line]:
         exact = similarity("gaussian", x, y).mean(-1)
         for features in (300, 1500):
             inside = []
-            for seed in range(context.size(60, 5)):
+            for seed in range(context.size(240, 5)):  # of 60, the share scatters by .02
                 sketch: Sketch = PrivateKDE(
                     x.shape[1], bandwidth=1.0, num_features=features, seed=seed
                 )

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from probkit.similarity.bandwidth import BandwidthChoice, choose_bandwidth
 from probkit.similarity.classifier import ClassSketch, PrivateClassifier
 from probkit.similarity.data_models import GaussianMixtureRecords, GaussianRecords
 from probkit.similarity.design import Answer
@@ -18,6 +19,7 @@ from probkit.similarity.spectral_laws import KERNELS, CompletelyMonotone
 __all__ = [
     "KERNELS",
     "Answer",
+    "BandwidthChoice",
     "ClassSketch",
     "CompletelyMonotone",
     "GaussianMixtureRecords",
@@ -31,5 +33,6 @@ __all__ = [
     "Recommendation",
     "Release",
     "Sketch",
+    "choose_bandwidth",
     "recommend",
 ]
