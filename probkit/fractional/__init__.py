@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from probkit.fractional.control import ControlGuide, ControlPaths
 from probkit.fractional.guide import GuidePaths, MarkovGaussianGuide
 from probkit.fractional.hurst import HurstModel
 from probkit.fractional.model import hurst_model, series_log_likelihood
@@ -9,6 +10,8 @@ from probkit.fractional.sde import FractionalSDE, SDEPath
 from probkit.statespace.fractional import MarkovApproxFBM
 
 __all__ = [
+    "ControlGuide",
+    "ControlPaths",
     "FractionalSDE",
     "GuidePaths",
     "HurstModel",

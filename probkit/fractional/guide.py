@@ -31,8 +31,15 @@ import pyro.distributions as dist
 import torch
 from jaxtyping import Float
 from torch import Tensor
-from torch.func import jacrev, vmap
 
+from probkit.fractional.linearized import (
+    Conditional,
+    backward,
+    first_reference,
+    flat_state,
+    inverse_root,
+    linearized,
+)
 from probkit.fractional.sde import FractionalSDE, SDEPath
 from probkit.infer.importance import WeightedDraws
 from probkit.random import Seed, as_generator
@@ -40,15 +47,6 @@ from probkit.random import Seed, as_generator
 __all__ = ["GuidePaths", "MarkovGaussianGuide"]
 
 _LOG_2PI = math.log(2 * math.pi)
-
-
-class _Conditional(NamedTuple):
-    """Law of the white noise of every step given the state: mean ``pull - gain z'``, root."""
-
-    gain: Float[Tensor, "N m d"]
-    pull: Float[Tensor, "N m"]
-    root: Float[Tensor, "N m m"]
-    log_det: Float[Tensor, " N"]
 
 
 class GuidePaths(NamedTuple):
@@ -111,7 +109,7 @@ class MarkovGaussianGuide:
     def update(self) -> None:
         """Linearise anew, for the current parameters of the drift, which are held fixed."""
         with torch.no_grad():
-            reference = self._first_reference()
+            reference = first_reference(self.sde, self.y)
             for _ in range(self.num_iterations):
                 self._start, self._steps = self._condition(reference)
                 moved = self._mean_path()
@@ -158,7 +156,7 @@ class MarkovGaussianGuide:
         zero = torch.zeros_like(y)
         for n, white in enumerate(whites):
             still_x, still_y = sde.step(n, x, y, slope, zero)
-            ahead, steps = _flat(still_x, still_y, slope), self._steps
+            ahead, steps = flat_state(still_x, still_y, slope), self._steps
             e = steps.pull[n] - ahead @ steps.gain[n].mT + white @ steps.root[n].mT
             log_q = log_q - 0.5 * (white.square().sum(-1) + white.shape[-1] * _LOG_2PI)
             log_q = log_q + steps.log_det[n]
@@ -173,97 +171,26 @@ class MarkovGaussianGuide:
         log_p = sde.log_likelihood(path.x, self.y) - 0.5 * (squares + count * _LOG_2PI)
         return GuidePaths(path, start, noise, log_q, log_p - log_q)
 
-    def _first_reference(self) -> Tensor:
-        """Observations joined by straight lines, (N + 1, D)."""
-        sde = self.sde
-        grid = torch.arange(sde.num_steps + 1, dtype=self.y.dtype)
-        at = sde.observed.to(self.y)
-        right = torch.searchsorted(at, grid).clamp(1, max(len(at) - 1, 1))
-        if len(at) == 1:
-            return self.y.expand(len(grid), -1).clone()
-        left = right - 1
-        share = ((grid - at[left]) / (at[right] - at[left])).clamp(0, 1)[:, None]
-        return self.y[left] * (1 - share) + self.y[right] * share
-
     def _mean_path(self) -> Tensor:
         like, size = self.sde.process.rates, len(self.sde.process.rates)
         first = like.new_zeros(1, self.sde.dim * (size + 2))
         white = like.new_zeros(1, self.sde.dim * size)
         return self._paths(first, [white] * self.sde.num_steps).path.x[0]
 
-    def _condition(self, reference: Tensor) -> tuple[tuple[Tensor, Tensor, Tensor], _Conditional]:
-        """Backward recursion: the law of the start, and of every step given its state."""
-        sde = self.sde
-        F, c, T = self._linearised(reference)
-        d, m = T.shape[-2:]
-        seen = F.new_zeros(sde.num_steps + 1)
-        pulls = F.new_zeros(sde.num_steps + 1, d)
-        seen.index_add_(0, sde.observed, torch.full_like(self.y[:, 0], sde.noise**-2))
-        pulls[:, : sde.dim].index_add_(0, sde.observed, self.y / sde.noise**2)
-        selector = torch.zeros(d, dtype=F.dtype)
-        selector[: sde.dim] = 1.0
-        L, pull = torch.diag(selector * seen[-1]), pulls[-1]
-        found = []
-        for n in range(sde.num_steps - 1, -1, -1):
-            LT = L @ T[n]
-            M = torch.eye(m, dtype=F.dtype) + T[n].mT @ LT
-            chol = torch.linalg.cholesky(M)
-            gain = torch.cholesky_solve(LT.mT, chol)
-            shift = torch.cholesky_solve((T[n].mT @ pull)[:, None], chol)[:, 0]
-            found.append((gain, shift, *_inverse_root(chol)))
-            rest = L - LT @ gain
-            left = pull - LT @ shift
-            L = F[n].mT @ rest @ F[n] + torch.diag(selector * seen[n])
-            L = (L + L.mT) / 2
-            pull = F[n].mT @ (left - rest @ c[n]) + pulls[n]
-        columns = [torch.stack(part[::-1]) for part in zip(*found, strict=True)]
-        gain, shift, root, log_det = columns
-        return self._start_law(L, pull), _Conditional(gain, shift, root, log_det)
+    def _condition(self, reference: Tensor) -> tuple[tuple[Tensor, Tensor, Tensor], Conditional]:
+        """The law of the start, and of every step given its state."""
+        F, c, T = linearized(self.sde, reference)
+        L, pull, steps = backward(self.sde, F, c, T, self.y)
+        return self._start_law(L, pull), steps
 
     def _start_law(self, L: Tensor, pull: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         """The law of the white start given all observations."""
         sde, size = self.sde, len(self.sde.process.rates)
         count = sde.dim * (size + 2)
         units = torch.eye(count, dtype=L.dtype).reshape(count, sde.dim, size + 2)
-        zero = _flat(*sde.start(torch.zeros_like(units[0])))
-        T = (_flat(*sde.start(units)) - zero).mT
+        zero = flat_state(*sde.start(torch.zeros_like(units[0])))
+        T = (flat_state(*sde.start(units)) - zero).mT
         M = torch.eye(count, dtype=L.dtype) + T.mT @ L @ T
         chol = torch.linalg.cholesky(M)
         mean = torch.cholesky_solve((T.mT @ (pull - L @ zero))[:, None], chol)[:, 0]
-        return (mean, *_inverse_root(chol))
-
-    def _linearised(self, reference: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-        """F (N, d, d), c (N, d) and T (N, d, m) along a reference path."""
-        sde, K, D = self.sde, len(self.sde.process.rates), self.sde.dim
-        d, m, h = D * (K + 2), D * K, sde.dt
-        times = torch.arange(sde.num_steps, dtype=reference.dtype) * h
-        x = reference[:-1]
-        b = torch.stack([sde.drift(t, row) for t, row in zip(times, x, strict=True)])
-        s = torch.stack([sde.diffusion(t, row) for t, row in zip(times, x, strict=True)])
-        J = vmap(jacrev(sde.drift, argnums=1))(times, x)
-        decay, root, w = sde.matrices.decay, sde.matrices.root, sde.process.weights
-        F, T = x.new_zeros(sde.num_steps, d, d), x.new_zeros(sde.num_steps, d, m)
-        F[:, :D, :D] = torch.eye(D, dtype=x.dtype) + h * J
-        for i in range(D):
-            own = slice(D + i * K, D + (i + 1) * K)
-            F[:, i, own] = s[:, i, None] * (w * (decay - 1))
-            F[:, i, D + m + i] = s[:, i] * h
-            F[:, own, own] = torch.diag(decay)
-            F[:, D + m + i, D + m + i] = 1.0
-            T[:, own, i * K : (i + 1) * K] = root
-            T[:, i, i * K : (i + 1) * K] = s[:, i, None] * (w @ root)
-        c = x.new_zeros(sde.num_steps, d)
-        c[:, :D] = h * (b - (J @ x[..., None])[..., 0])
-        return F, c, T
-
-
-def _flat(x: Tensor, y: Tensor, slope: Tensor) -> Tensor:
-    """The state (x, Y, slope) as one vector."""
-    return torch.cat([x, y.flatten(-2), slope], -1)
-
-
-def _inverse_root(chol: Tensor) -> tuple[Tensor, Tensor]:
-    """A root of M^-1, and log det M / 2."""
-    units = torch.eye(len(chol), dtype=chol.dtype)
-    root = torch.linalg.solve_triangular(chol.mT, units, upper=True)
-    return root, chol.diagonal().log().sum()
+        return (mean, *inverse_root(chol))

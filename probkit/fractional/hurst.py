@@ -57,7 +57,7 @@ class HurstModel:
 
     Example:
         >>> from probkit.statespace.fractional_noise import sample_fgn
-        >>> y = sample_fgn(0.3, 500, 1, seed=1)[0]
+        >>> y = sample_fgn(0.3, 500, 1, seed=0)[0]
         >>> model = HurstModel("increments", noise=False).fit(y)
         >>> abs(float(model.result_.posterior.mean()["hurst"]) - 0.3) < 0.06
         True

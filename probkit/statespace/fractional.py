@@ -62,7 +62,7 @@ class MarkovApproxFBM:
         >>> process = MarkovApproxFBM(0.3, num_steps=100, dt=0.01)
         >>> times = torch.tensor([0.01, 1.0], dtype=torch.float64)
         >>> [round(float(v), 3) for v in process.variance(times)]
-        [0.063, 1.0]
+        [0.063, 0.995]
     """
 
     def __init__(

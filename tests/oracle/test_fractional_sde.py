@@ -9,9 +9,15 @@ import pytest
 import torch
 
 from probkit.errors import ConfigurationError, ShapeError
-from probkit.fractional import FractionalSDE, MarkovApproxFBM, MarkovGaussianGuide
+from probkit.fractional import (
+    ControlGuide,
+    FractionalSDE,
+    MarkovApproxFBM,
+    MarkovGaussianGuide,
+)
 from probkit.infer import pyro_seed
 from probkit.sde.exact import simulate
+from probkit.sde.torchsde_backend import simulate_torchsde
 from probkit.statespace.fractional_l2 import geometric_rates
 
 F64 = torch.float64
@@ -166,3 +172,48 @@ def test_bad_terms():
     with pytest.raises(ConfigurationError, match="one Hurst index"):
         both = MarkovApproxFBM(torch.tensor([0.3, 0.7], dtype=F64))
         FractionalSDE(lambda t, x: x, 1.0, both, **common)
+
+
+def test_both_backends_have_the_same_law():
+    process = MarkovApproxFBM(
+        0.7, weights="l2", rates=geometric_rates(4, 0.1, 10.0), horizon=1.0, normalize="mvn"
+    )
+    times = torch.linspace(0, 1, 51, dtype=F64)
+    start = torch.zeros(3000, 1, dtype=F64)
+
+    def drift(t, x):
+        return -x
+
+    def diffusion(t, x):
+        return torch.full_like(x, 0.5)
+
+    generator = torch.Generator().manual_seed(0)
+    ours, _ = simulate(drift, diffusion, process, times, start, generator=generator)
+    theirs = simulate_torchsde(
+        drift, diffusion, process, times, start, dt=0.02, generator=generator
+    )
+    first, second = ours[:, -1, 0].square(), theirs[:, -1, 0].square()
+    error = ((first.var() + second.var()) / 3000).sqrt()
+    assert abs(float(first.mean() - second.mean())) <= 4 * float(error)
+    for settings in ({"dt": 0.02, "method": "reversible_heun"}, {"dt": 0.06}):
+        with pytest.raises(ConfigurationError, match=r"probkit\.sde\.exact"):
+            simulate_torchsde(
+                drift, diffusion, process, times, start, generator=generator, **settings
+            )
+
+
+def test_control_is_bounded_by_the_evidence_and_close_to_it():
+    sde = bridge(0.8)
+    y = torch.zeros(1, 1, dtype=F64)
+    exact = float(MarkovGaussianGuide(sde, y).sample(2).elbo)
+    with torch.no_grad():
+        controlled = ControlGuide(sde, y).sample(4000)
+        free = ControlGuide(sde, y, gain=False, network=lambda t, x, z: torch.zeros_like(x)).sample(
+            400
+        )
+    error = float((controlled.log_likelihood - controlled.kl).std()) / math.sqrt(4000)
+    # its optimum at twice as many steps is .082 below the evidence, for Y(0) keeps its prior
+    assert exact - 0.2 - 3 * error < float(controlled.elbo) < exact + 3 * error
+    assert float(free.elbo) < exact - 10
+    with pytest.raises(ConfigurationError, match="gain or a network"):
+        ControlGuide(sde, y, gain=False)
