@@ -14,7 +14,7 @@ from importlinter.cli import EXIT_STATUS_SUCCESS, lint_imports
 ROOT = Path(__file__).parents[1]
 PACKAGE = ROOT / "probkit"
 FILES = sorted(PACKAGE.rglob("*.py"))
-NUMERICAL_CORE = ("linalg", "statespace", "kernels")
+NUMERICAL_CORE = ("linalg", "statespace", "kernels", "privacy")
 # Installed by an extra only, or slow to import: loaded inside the function that needs them.
 LAZY = frozenset(
     [

@@ -21,7 +21,7 @@ from numpy.typing import NDArray
 
 from benchmarks.engines.models import CASES, Case
 from benchmarks.engines.numpyro_models import numpyro_case
-from benchmarks.frame import Context, Line, row
+from benchmarks.frame import Context, Line, cpu_seconds, row
 from probkit.infer import HMC, pyro_seed
 
 __all__ = ["sampling"]
@@ -79,16 +79,14 @@ def _hmc(case: Case, num_samples: int) -> _Run:
     with tempfile.TemporaryDirectory() as folder:
         os.environ["PROBKIT_CACHE_DIR"] = folder
         try:
-            start = os.times()
+            start = cpu_seconds()
             result = HMC(num_samples=num_samples).fit(case.full, case.data, seed=0)
-            end = os.times()
+            total = cpu_seconds() - start  # the compiler is a child process, whose time counts
         finally:
             if before is None:
                 del os.environ["PROBKIT_CACHE_DIR"]
             else:
                 os.environ["PROBKIT_CACHE_DIR"] = before
-    # the compiler is a child process, whose time counts
-    total = sum(end[:4]) - sum(start[:4])
     seconds, segment = result.history["seconds"], result.history["segment"]
     phase = float(seconds[-1] - seconds[segment == 0][-1])
     draws = {name: value.numpy() for name, value in result.posterior.draws.items()}

@@ -1,13 +1,27 @@
-"""The ``probkit`` command: one sub-command a family, plus ``list`` and ``doctor``.
+"""The ``probkit`` command: one sub-command a family, plus ``list``, ``report`` and ``doctor``.
 
-Nothing heavy is imported before a command runs, so ``probkit --help`` is quick.
+Nothing heavy is imported before a command runs, so ``probkit --help`` is quick. A family's commands
+are the ``app`` of ``probkit/cli/FAMILY.py``; a family that is not there is left out.
 """
 
 from __future__ import annotations
 
 import sys
+from collections.abc import Iterator
+from importlib import import_module
+from importlib.util import find_spec
+from types import ModuleType
 
-__all__ = ["main"]
+__all__ = ["family_modules", "main"]
+
+_FAMILIES = ("tensor", "sparse", "pde", "fractional", "similarity")
+
+
+def family_modules() -> Iterator[tuple[str, ModuleType]]:
+    """Names and command modules of the families that are installed."""
+    for name in _FAMILIES:
+        if find_spec(f"probkit.cli.{name}") is not None:
+            yield name, import_module(f"probkit.cli.{name}")
 
 
 def main() -> None:
@@ -17,8 +31,7 @@ def main() -> None:
     except ImportError:
         print('The command line needs typer: pip install "probkit[cli]"', file=sys.stderr)
         raise SystemExit(2) from None
-    from probkit.cli import tensor
-    from probkit.cli.info import datasets, doctor
+    from probkit.cli import doctor, listing, runs
     from probkit.errors import ProbkitError
 
     app = typer.Typer(
@@ -27,9 +40,11 @@ def main() -> None:
         add_completion=True,
         pretty_exceptions_enable=False,
     )
-    app.add_typer(tensor.app, name="tensor")
-    app.command("list", help="Data sets that can be named instead of a file.")(datasets)
-    app.command("doctor", help="Versions, threads and devices that results depend on.")(doctor)
+    for name, module in family_modules():
+        app.add_typer(module.app, name=name)
+    app.command("list")(listing.show)
+    app.command("report")(runs.report)
+    app.command("doctor")(doctor.doctor)
     arguments = [a for a in sys.argv[1:] if a != "--debug"]
     try:
         app(args=arguments)

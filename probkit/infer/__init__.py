@@ -18,6 +18,7 @@ from probkit.infer.nuts import NUTS
 from probkit.infer.point_estimate import PointEstimate
 from probkit.infer.posterior import DrawsPosterior
 from probkit.infer.protocols import GibbsModel, PosteriorLike, StepInfo, Sweep
+from probkit.infer.pyro_data import Batches
 from probkit.infer.ranks import Ranks, process_group
 from probkit.infer.result import FitResult
 from probkit.infer.seeding import param_scope, pyro_seed
@@ -34,6 +35,7 @@ __all__ = [
     "MAP",
     "NUTS",
     "SVI",
+    "Batches",
     "Calibration",
     "DataParallelSVI",
     "DrawsPosterior",

@@ -55,7 +55,7 @@ def _one_draw(
     densities += [("model", n, s["log_prob_sum"]) for n, s in _sites(p)]
     for whose, name, density in densities:
         if not bool(torch.isfinite(density)):
-            return f"site {name!r} of the {whose} has log density {float(density)}"
+            return f"site {name!r} of the {whose} has log density {float(density.detach())}"
     for whose, name, density in densities:
         if not _finite_gradient(density, parameters):
             return f"the gradient of the log density of site {name!r} of the {whose} is not finite"

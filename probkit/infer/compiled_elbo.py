@@ -26,6 +26,7 @@ from probkit.infer.native.lowering import Unsupported
 from probkit.infer.native.program import NativeFunction
 from probkit.infer.protocols import State
 from probkit.infer.pyro_data import ModelArguments, ScaleObserved
+from probkit.infer.updates import natural_gradient
 
 __all__ = ["CompiledElbo"]
 
@@ -39,6 +40,7 @@ class CompiledElbo:
         elbo: a Pyro ELBO object.
         batch_size: rows of a minibatch, 0 for all.
         parameters: unconstrained parameters by name, as in Pyro's store.
+        natural: plain steps along natural gradients in the place of Adam.
 
     Attributes:
         native: loss and gradient in native code.
@@ -56,11 +58,12 @@ class CompiledElbo:
         *,
         batch_size: int,
         parameters: Mapping[str, Tensor],
+        natural: bool = False,
     ) -> None:
         if type(elbo) not in (Trace_ELBO, TraceMeanField_ELBO, RenyiELBO):
             raise Unsupported(f"{type(elbo).__name__} has no native form")
         self._model, self._guide, self._arguments, self._elbo = model, guide, arguments, elbo
-        self._batch_size = batch_size
+        self._batch_size, self._natural = batch_size, natural
         self._names = list(parameters)
         self._shapes = [p.shape for p in parameters.values()]
         self._sizes = [p.numel() for p in parameters.values()]
@@ -74,6 +77,8 @@ class CompiledElbo:
 
         def loss_and_gradient(values: Tensor, *data: Tensor) -> tuple[Tensor, Tensor]:
             gradient, loss = torch.func.grad_and_value(self._loss)(values, *data)
+            if natural:
+                gradient = self._joined(natural_gradient(*map(self._parts, (values, gradient))))
             return loss, gradient
 
         with pyro.validation_enabled(False):
@@ -119,6 +124,7 @@ class CompiledElbo:
             _pointer(rates),
             ctypes.c_double(clip_norm),
             ctypes.c_double(weight_decay),
+            ctypes.c_int64(self._natural),
             self.native.inputs,
             ctypes.c_uint64(seed),
             self.native.workspace_pointer(),
@@ -134,7 +140,17 @@ class CompiledElbo:
         return new, losses[:done], bool(failure.value)
 
     def _join(self, state: State, part: str) -> Tensor:
-        return torch.cat([state[f"{part}.{name}"].reshape(-1) for name in self._names])
+        return self._joined({name: state[f"{part}.{name}"] for name in self._names})
+
+    def _joined(self, values: Mapping[str, Tensor]) -> Tensor:
+        return torch.cat([values[name].reshape(-1) for name in self._names])
+
+    def _parts(self, flat: Tensor) -> dict[str, Tensor]:
+        pieces = zip(flat.split(self._sizes), self._shapes, strict=True)
+        return {
+            name: piece.reshape(shape)
+            for name, (piece, shape) in zip(self._names, pieces, strict=True)
+        }
 
     def _loss(self, values: Tensor, *data: Tensor) -> Tensor:
         """Negative ELBO as a differentiable function of the flat vector."""
@@ -143,13 +159,8 @@ class CompiledElbo:
             length = arguments.common_length()
             model = ScaleObserved(length / self._batch_size)(model)
             arguments = arguments.rows(torch.randperm(length)[: self._batch_size])
-        pieces = zip(values.split(self._sizes), self._shapes, strict=True)
-        replaced = {
-            name: piece.reshape(shape)
-            for name, (piece, shape) in zip(self._names, pieces, strict=True)
-        }
         args, kwargs = arguments
-        with _parameters_as(replaced, (self._guide, self._model)):
+        with _parameters_as(self._parts(values), (self._guide, self._model)):
             traces = list(self._elbo._get_traces(model, self._guide, args, kwargs))
         mean_field = isinstance(self._elbo, TraceMeanField_ELBO)
         terms = [_particle(p, q, mean_field) for p, q in traces]

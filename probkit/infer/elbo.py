@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import pyro
@@ -17,9 +17,10 @@ from probkit.errors import ConfigurationError, NotPositiveDefiniteError, message
 from probkit.infer.compiled_elbo import CompiledElbo
 from probkit.infer.native.lowering import Unsupported
 from probkit.infer.protocols import State, StepInfo
-from probkit.infer.pyro_data import ModelArguments, ScaleObserved
+from probkit.infer.pyro_data import ModelArguments, ScaleObserved, StreamedArguments
 from probkit.infer.seeding import pyro_seed, reseed
 from probkit.infer.site_checks import check_guide, check_model, naming_sites
+from probkit.infer.updates import adam, descend, natural_gradient, require_natural
 
 __all__ = ["ElboProgram", "soften"]
 
@@ -27,7 +28,6 @@ _BUILD_SECONDS = 1.5
 """eager CPU seconds that a build (half a second to a second and a half) must save"""
 _TRIAL_STEPS = 3
 """eager steps whose time decides whether to build"""
-_FIRST_DECAY, _SECOND_DECAY, _EPSILON = 0.9, 0.999, 1e-8
 
 
 class ElboProgram:
@@ -43,12 +43,13 @@ class ElboProgram:
         steps: how many steps there will be at most.
         clip_norm: largest Euclidean norm of the gradient; None for any.
         weight_decay: decoupled (AdamW): parameters shrink by ``learning_rate * weight_decay``.
+        natural: plain steps along natural gradients in the place of Adam.
         compile: "on", "off", or "auto": whether steps run in native code; "auto" takes a few eager
             ones and decides by their time. ``route`` says what was done and why.
 
     The state holds, for every parameter in Pyro's store, ``param.NAME`` (unconstrained),
     ``first.NAME`` and ``second.NAME`` (Adam's moments) and ``best.NAME``; further the objectives
-    of the current window, the mean of the best one and the number of steps.
+    of the current window, what the best one surely reaches and the number of steps.
     """
 
     def __init__(
@@ -65,6 +66,7 @@ class ElboProgram:
         compile: str = "off",
         clip_norm: float | None = None,
         weight_decay: float = 0.0,
+        natural: bool = False,
     ) -> None:
         self.guide = guide
         self._user_model, self._steps, self._compile = model, steps, compile
@@ -73,6 +75,7 @@ class ElboProgram:
         self._arguments, self._elbo = arguments, elbo
         self._window, self._learning_rate = window, learning_rate
         self._clip_norm, self._weight_decay = clip_norm or 0.0, weight_decay
+        self._natural = natural
         self._length = self._batch_size = 0
         self._new_rows = True
         self._trial: list[float] = []
@@ -81,6 +84,14 @@ class ElboProgram:
             self._length = arguments.common_length()
             self._batch_size = min(batch_size, self._length)
             self.model = ScaleObserved(self._length / self._batch_size)(model)
+        if isinstance(arguments, StreamedArguments):
+            if batch_size is not None:
+                text = "Batches from an iterable have their own size"
+                raise ConfigurationError(message(text, where="batch_size", got=batch_size))
+            self._compile = "off"
+            self.route["reason"] = "batches come from an iterable"
+            self._scale = ScaleObserved(1.0)
+            self.model = self._scale(model)
 
     def initialize(self, generator: torch.Generator) -> State:
         """Run guide and model once, which creates the parameters, and return the first state."""
@@ -96,11 +107,13 @@ class ElboProgram:
                     remedy="declare parameters with pyro.param, or use an autoguide",
                 )
             )
+        if self._natural:
+            require_natural(self.guide, list(parameters))
         if self._compile == "on":
             self._build()
         state: State = {
             "window_values": torch.zeros(self._window, dtype=torch.float64),
-            "best_mean": torch.tensor(-math.inf, dtype=torch.float64),
+            "surely": torch.tensor(-math.inf, dtype=torch.float64),
             "num_steps": torch.tensor(0),
         }
         for name, parameter in parameters.items():
@@ -144,7 +157,7 @@ class ElboProgram:
         total, gradients = self._combine(float(loss), gradients)
         number = int(state["num_steps"]) + 1
         rate = self._learning_rate(number - 1)
-        proposal = _adam(state, self._clipped(gradients), number, rate, self._weight_decay)
+        proposal = self._update(state, gradients, number, rate)
         proposal["num_steps"] = torch.tensor(number)
         finite = all(bool(torch.isfinite(gradient).all()) for gradient in gradients.values())
         objective = -total if finite else math.nan
@@ -188,6 +201,14 @@ class ElboProgram:
         proposal |= self._track_best(state, evaluated, objectives, number + done)
         return proposal, StepInfo(objective=objectives[-1], objectives=objectives)
 
+    def _update(
+        self, state: State, gradients: dict[str, Tensor], number: int, rate: float
+    ) -> State:
+        if not self._natural:
+            return adam(state, self._clipped(gradients), number, rate, self._weight_decay)
+        values = {name: state[f"param.{name}"].to(g.device) for name, g in gradients.items()}
+        return descend(state, self._clipped(natural_gradient(values, gradients)), rate)
+
     def _clipped(self, gradients: dict[str, Tensor]) -> dict[str, Tensor]:
         if not self._clip_norm:
             return gradients
@@ -217,6 +238,7 @@ class ElboProgram:
                 self._elbo,
                 batch_size=self._batch_size,
                 parameters=_parameters(),
+                natural=self._natural,
             )
             seconds = time.perf_counter() - clock
             self.route = {
@@ -230,12 +252,20 @@ class ElboProgram:
 
     def batch(self, generator: torch.Generator | None = None) -> ModelArguments:
         """All the data, or as many rows as a minibatch has: random ones if a generator is given."""
+        if isinstance(self._arguments, StreamedArguments):
+            return self._streamed(self._arguments, first=generator is None)
         if not self._batch_size:
             return self._arguments
         if generator is None:
             return self._arguments.rows(torch.arange(self._batch_size))
         order = torch.randperm(self._length, generator=generator)
         return self._arguments.rows(order[: self._batch_size])
+
+    def _streamed(self, arguments: StreamedArguments, *, first: bool) -> ModelArguments:
+        assert arguments.batches is not None
+        batch = arguments if first else arguments.next_batch()
+        self._scale.factor = arguments.batches.num_rows / batch.common_length()
+        return batch
 
     def load(self, state: State) -> None:
         """Put the current parameters into Pyro's store."""
@@ -277,15 +307,19 @@ class ElboProgram:
         values = state["window_values"].clone()
         first = (number - len(objectives)) % self._window
         values[first : first + len(objectives)] = torch.tensor(objectives, dtype=values.dtype)
-        best, best_mean = {f"best.{n}": state[f"best.{n}"] for n in evaluated}, state["best_mean"]
+        best, surely = {f"best.{n}": state[f"best.{n}"] for n in evaluated}, state["surely"]
         early = number < self._window
         if number % self._window == 0 or early:
-            margin = 0.0 if self._window == 1 else float(values.std()) / math.sqrt(self._window)
-            if early or float(values.mean()) >= float(best_mean) - margin:
+            mean, error = float(values.mean()), 0.0
+            if self._window > 1:
+                error = float(values.std()) / math.sqrt(self._window)
+            if early or mean + error >= float(surely):
                 best = {f"best.{n}": value for n, value in evaluated.items()}
             if not early:
-                best_mean = torch.maximum(best_mean, values.mean())
-        return {"window_values": values, "best_mean": best_mean, **best}
+                # the best of k windows of the same quality lies sqrt(2 log k) errors high by luck
+                luck = math.sqrt(2 * math.log(number // self._window))
+                surely = torch.maximum(surely, values.new_tensor(mean - luck * error))
+        return {"window_values": values, "surely": surely, **best}
 
     def _refuse_local_unknowns(self, batch: ModelArguments) -> None:
         """Unknowns of single rows would have to be scaled as well, in model and guide."""
@@ -317,31 +351,6 @@ def soften(state: State) -> State:
     changed = {k: torch.zeros_like(v) for k, v in state.items() if k.startswith("first.")}
     changed |= {k: 100 * v for k, v in state.items() if k.startswith("second.")}
     return {**state, **changed}
-
-
-def _adam(
-    state: State, gradients: Mapping[str, Tensor], number: int, rate: float, weight_decay: float
-) -> State:
-    """AdamW's update with bias correction, all parameters in one call; gradients of the loss."""
-    names, new = list(gradients), list(gradients.values())
-    value, first, second = (
-        [state[f"{part}.{name}"].to(g.device) for name, g in gradients.items()]
-        for part in ("param", "first", "second")
-    )
-    parts = {
-        "first": torch._foreach_lerp(new, first, _FIRST_DECAY),
-        "second": torch._foreach_lerp(torch._foreach_mul(new, new), second, _SECOND_DECAY),
-    }
-    scale = torch._foreach_sqrt(torch._foreach_div(parts["second"], 1 - _SECOND_DECAY**number))
-    torch._foreach_add_(scale, _EPSILON)
-    step = -rate / (1 - _FIRST_DECAY**number)
-    kept = torch._foreach_mul(value, 1 - rate * weight_decay) if weight_decay else value
-    parts["param"] = torch._foreach_addcdiv(kept, parts["first"], scale, step)
-    return {
-        f"{part}.{name}": tensor
-        for part, column in parts.items()
-        for name, tensor in zip(names, column, strict=True)
-    }
 
 
 def _parameters() -> dict[str, Tensor]:

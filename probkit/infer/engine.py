@@ -18,7 +18,7 @@ from probkit.infer.provenance import provenance, settings_digest
 from probkit.infer.stopping import StoppingRule
 from probkit.random import Seed, as_generator
 
-__all__ = ["Run", "model_settings", "require_not_negative", "require_positive"]
+__all__ = ["Run", "model_settings", "require_choice", "require_not_negative", "require_positive"]
 
 
 @dataclass(frozen=True)
@@ -118,6 +118,19 @@ def require_positive(settings: object, *names: str) -> None:
             raise ConfigurationError(
                 message("A setting must be positive", where=name, got=value, expected="> 0")
             )
+
+
+def require_choice(settings: object, name: str, choices: Sequence[str]) -> None:
+    """Check that the named attribute is one of some words.
+
+    Raises:
+        ConfigurationError: it is not; the message names it.
+    """
+    value = getattr(settings, name)
+    if value not in choices:
+        raise ConfigurationError(
+            message("Unknown setting", where=name, got=repr(value), expected=f"one of {choices}")
+        )
 
 
 def require_not_negative(settings: object, *names: str) -> None:

@@ -22,7 +22,13 @@ import torch
 from probkit.errors import ConfigurationError, message
 from probkit.infer.callbacks import Callback
 from probkit.infer.checkpoint import Checkpoint
-from probkit.infer.engine import Run, model_settings, require_not_negative, require_positive
+from probkit.infer.engine import (
+    Run,
+    model_settings,
+    require_choice,
+    require_not_negative,
+    require_positive,
+)
 from probkit.infer.hmc_diagnostics import energy_diagnostics, sampler_status
 from probkit.infer.many_chains import ManyChains
 from probkit.infer.model_checks import ModelChecks
@@ -98,15 +104,7 @@ class HMC:
                     got=self.target_accept,
                 )
             )
-        if self.compile not in ("auto", "on", "off"):
-            raise ConfigurationError(
-                message(
-                    "Unknown choice",
-                    where="compile",
-                    got=self.compile,
-                    expected="'auto', 'on' or 'off'",
-                )
-            )
+        require_choice(self, "compile", ("auto", "on", "off"))
 
     def fit(
         self,
@@ -183,7 +181,7 @@ class HMC:
         self,
         potential: Potential,
         trajectories: Trajectories,
-        how: str,
+        how: dict[str, Any],
         run: Run,
         start: Checkpoint | None,
     ) -> FitResult:
@@ -218,25 +216,26 @@ class HMC:
             DrawsPosterior(draws),
             {name: np.asarray(column) for name, column in outcome.history.items()},
             diagnostics,
-            {**run.record(state), "compiled": how},
+            {**run.record(state), "compile": how},
             detail,
             resume_with,
             state,
         )
 
-    def _trajectories(self, potential: Potential) -> tuple[Trajectories, str]:
-        """How blocks run, and the words for the provenance."""
+    def _trajectories(self, potential: Potential) -> tuple[Trajectories, dict[str, Any]]:
+        """How blocks run, and the record of it for the provenance."""
         total = self.num_warmup + self.num_samples
-        if self.compile == "off":
-            return eager_trajectories(potential), "no: switched off"
+        reason = f'compile="{self.compile}"'
         if self.compile == "auto" and total < _WORTH_COMPILING:
-            return eager_trajectories(potential), f"no: {total} trajectories are too few"
-        try:
-            num_chains = _chains(self.num_chains, potential.work)
-            native = NativeTrajectories(potential, num_chains)
-            return native, "; ".join(filter(None, ["yes: native code", native.note]))
-        except Unsupported as error:
-            return eager_trajectories(potential), f"no: {error}"
+            reason = f"{total} trajectories are too few to be worth a build"
+        elif self.compile != "off":
+            try:
+                num_chains = _chains(self.num_chains, potential.work)
+                native = NativeTrajectories(potential, num_chains)
+                return native, {"compiled": True, "reason": native.note or self.compile}
+            except Unsupported as error:
+                reason = str(error)
+        return eager_trajectories(potential), {"compiled": False, "reason": reason}
 
     def _nuts(self) -> NUTS:
         return NUTS(
@@ -245,6 +244,7 @@ class HMC:
             num_chains=4 if self.num_chains == "auto" else self.num_chains,
             target_accept=self.target_accept,
             full_mass=self.dense_mass,
+            compile="off",
         )
 
 

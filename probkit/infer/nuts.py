@@ -12,7 +12,7 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import pyro.infer
@@ -21,10 +21,19 @@ import torch
 from probkit.errors import ConfigurationError, NumericalError, message
 from probkit.infer.callbacks import Callback
 from probkit.infer.checkpoint import Checkpoint
-from probkit.infer.engine import Run, model_settings, require_not_negative, require_positive
+from probkit.infer.engine import (
+    Run,
+    model_settings,
+    require_choice,
+    require_not_negative,
+    require_positive,
+)
 from probkit.infer.loop import LoopOutcome, Step
 from probkit.infer.model_checks import ModelChecks
+from probkit.infer.native.lowering import Unsupported
+from probkit.infer.native_potential import NativePotential
 from probkit.infer.posterior import DrawsPosterior
+from probkit.infer.potential import Potential, Unflattenable, flat_potential
 from probkit.infer.protocols import State, StepInfo
 from probkit.infer.pyro_data import ModelArguments
 from probkit.infer.result import FitResult
@@ -37,6 +46,12 @@ from probkit.random import Seed
 __all__ = ["NUTS"]
 
 _DRAWS = "draws."
+_WORTH_COMPILING = 100
+
+
+class _Compiled(NamedTuple):
+    potential: Potential
+    native: NativePotential
 
 
 @dataclass(frozen=True)
@@ -53,6 +68,8 @@ class NUTS:
         target_accept: acceptance probability that the step size is adapted to, in (0, 1).
         max_tree_depth: limit on the doublings of a trajectory.
         full_mass: adapt a dense mass matrix instead of a diagonal one.
+        compile: "auto", "on" or "off": gradients in native code, where the model has a graph;
+            "auto" from 100 draws on. ``result.provenance["compile"]`` says what was done.
 
     Raises:
         ConfigurationError: a setting is not positive (warm-up may be 0), or acceptance not below 1.
@@ -75,10 +92,12 @@ class NUTS:
     target_accept: float = 0.8
     max_tree_depth: int = 10
     full_mass: bool = False
+    compile: str = "auto"
 
     def __post_init__(self) -> None:
         require_positive(self, "num_samples", "num_chains", "target_accept", "max_tree_depth")
         require_not_negative(self, "num_warmup")
+        require_choice(self, "compile", ("auto", "on", "off"))
         if self.target_accept >= 1:
             raise ConfigurationError(
                 message(
@@ -125,7 +144,7 @@ class NUTS:
         run = Run(
             engine="NUTS",
             settings={**asdict(self), "model": model_settings(model)},
-            limits=("num_chains",),
+            limits=("num_chains", "compile"),
             seed=seed,
             data=arguments.digest(),
             reason=reason,
@@ -147,7 +166,8 @@ class NUTS:
         with param_scope():
             with pyro_seed(0):
                 check_model(model, arguments)
-            step = self._step(model, arguments, run.progress)
+            sampled, route = self._route(model, arguments)
+            step = self._step(sampled, model, arguments, run.progress)
             quiet = replace(run, progress=False)
             outcome = quiet.loop(step, lambda _: {}, self.num_chains, start=start)
         if outcome.num_steps == 0:
@@ -171,24 +191,51 @@ class NUTS:
             DrawsPosterior(draws),
             {name: np.asarray(column) for name, column in outcome.history.items()},
             diagnostics,
-            run.record(outcome.state),
+            {**run.record(outcome.state), "compile": route},
             outcome.detail,
             resume_with,
             outcome.state,
             checks=ModelChecks(model, arguments),
         )
 
-    def _step(self, model: Callable[..., Any], arguments: ModelArguments, progress: bool) -> Step:
+    def _route(
+        self, model: Callable[..., Any], arguments: ModelArguments
+    ) -> tuple[_Compiled | None, dict[str, Any]]:
+        """The potential in native code if there is one, and the record of it."""
+        reason = f'compile="{self.compile}"'
+        draws = self.num_samples + self.num_warmup
+        if self.compile == "auto" and draws < _WORTH_COMPILING:
+            reason = f"{draws} draws are too few to be worth a build"
+        elif self.compile != "off":
+            try:
+                potential = flat_potential(model, arguments, torch.Generator().manual_seed(0))
+                native = NativePotential(potential)
+                return _Compiled(potential, native), {"compiled": True, "reason": self.compile}
+            except (Unflattenable, Unsupported) as error:
+                reason = str(error)
+        return None, {"compiled": False, "reason": reason}
+
+    def _step(
+        self,
+        compiled: _Compiled | None,
+        model: Callable[..., Any],
+        arguments: ModelArguments,
+        progress: bool,
+    ) -> Step:
         """One chain; the objective is the log joint density (unconstrained) of its last draw."""
-        args, kwargs = arguments
+        args, kwargs = arguments if compiled is None else ((), {})
 
         def step(state: State, generator: torch.Generator) -> tuple[State, StepInfo]:
             kernel = pyro.infer.NUTS(
-                model,
+                model if compiled is None else None,
+                potential_fn=None if compiled is None else compiled.native,
                 target_accept_prob=self.target_accept,
                 max_tree_depth=self.max_tree_depth,
                 full_mass=self.full_mass,
             )
+            start = None
+            if compiled is not None:
+                start = {"z": compiled.potential.initial(1, generator)[0]}
             last: dict[str, Any] = {}
 
             def look(_: Any, values: dict[str, Any], stage: str, index: int) -> None:
@@ -199,6 +246,7 @@ class NUTS:
                 kernel,
                 self.num_samples,
                 self.num_warmup,
+                initial_params=start,
                 disable_progbar=not progress,
                 hook_fn=look,
             )
@@ -215,19 +263,20 @@ class NUTS:
                         )
                     ) from error
             objective = -float(kernel.potential_fn(last["unconstrained"]))
-            found = _chain_state(sampler, last["figures"])
+            draws = sampler.get_samples(group_by_chain=True)
+            if compiled is not None:
+                sites = compiled.potential.constrain(draws["z"][0])
+                draws = {name: value[None] for name, value in sites.items()}
+            found = _chain_state(draws, last["figures"])
             joined = {k: torch.cat([state[k], v]) if state else v for k, v in found.items()}
             return joined, StepInfo(objective=objective)
 
         return step
 
 
-def _chain_state(sampler: Any, figures: dict[str, Any]) -> State:
+def _chain_state(draws: dict[str, torch.Tensor], figures: dict[str, Any]) -> State:
     """Draws (1, draw, *event) of one chain with its sampler's statistics (1,)."""
-    state = {
-        f"{_DRAWS}{name}": value.detach()
-        for name, value in sampler.get_samples(group_by_chain=True).items()
-    }
+    state = {f"{_DRAWS}{name}": value.detach() for name, value in draws.items()}
     state["divergences"] = torch.tensor([len(figures["divergences"])])
     rate = torch.as_tensor(figures["acceptance rate"], dtype=torch.float64)
     state["acceptance"] = rate.reshape(1)

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
 from typing import Any
 
 import torch
@@ -13,7 +13,7 @@ from torch import Tensor
 from probkit.errors import ConfigurationError, message
 from probkit.infer.provenance import data_digest
 
-__all__ = ["ModelArguments", "ScaleObserved"]
+__all__ = ["Batches", "ModelArguments", "ScaleObserved", "StreamedArguments"]
 
 
 @dataclass(frozen=True)
@@ -32,6 +32,8 @@ class ModelArguments:
     @classmethod
     def of(cls, data: Any) -> ModelArguments:
         """None is no argument, a tuple or list positional ones, a mapping keywords, else one."""
+        if isinstance(data, Batches):
+            return StreamedArguments.of_batches(data)
         if data is None:
             return cls((), {})
         if isinstance(data, Mapping):
@@ -99,6 +101,71 @@ class ModelArguments:
             tuple(next(left) if isinstance(v, Tensor) else v for v in args),
             {k: next(left) if isinstance(v, Tensor) else v for k, v in kwargs.items()},
         )
+
+
+@dataclass(frozen=True)
+class Batches:
+    """Minibatches from an iterable, such as a ``torch.utils.data.DataLoader``, as data of ``SVI``.
+
+    Args:
+        iterable: yields the model's arguments (a tensor, a tuple or a dict); it is begun anew
+            whenever it ends. Its order is its own: a resumed fit does not see the same batches.
+        num_rows: rows in all; observed sites count ``num_rows`` over the rows of a batch.
+
+    Example:
+        >>> data = torch.utils.data.TensorDataset(torch.zeros(10, 2), torch.zeros(10))
+        >>> loader = torch.utils.data.DataLoader(data, batch_size=4)
+        >>> stream = ModelArguments.of(Batches(loader, len(data)))
+        >>> [stream.next_batch().common_length() for _ in range(4)]
+        [4, 4, 2, 4]
+    """
+
+    iterable: Iterable[Any]
+    num_rows: int
+
+
+@dataclass(frozen=True)
+class StreamedArguments(ModelArguments):
+    """The first batch of a stream, and the ones that follow; made by :meth:`ModelArguments.of`."""
+
+    batches: Batches | None = None
+    stream: Iterator[ModelArguments] = field(default_factory=lambda: iter(()), compare=False)
+
+    @classmethod
+    def of_batches(cls, batches: Batches) -> StreamedArguments:
+        """Read the first batch.
+
+        Raises:
+            ConfigurationError: the iterable is empty, or ``num_rows`` is less than a batch.
+        """
+        first = next((ModelArguments.of(x) for x in batches.iterable), None)
+        if first is None or not first.common_length() <= batches.num_rows:
+            rows = 0 if first is None else first.common_length()
+            raise ConfigurationError(
+                message(
+                    "Batches must hold rows, and not more than there are in all",
+                    where="data",
+                    got=f"a first batch of {rows} rows",
+                    expected=f"1 to num_rows={batches.num_rows}",
+                )
+            )
+        args, kwargs = first
+        return cls(args, kwargs, batches, _endless(batches.iterable))
+
+    def next_batch(self) -> ModelArguments:
+        """The next batch; after the last one the first."""
+        return next(self.stream)
+
+    def digest(self) -> str:
+        """Of the first batch and the number of rows."""
+        assert self.batches is not None
+        return data_digest(*self.tensors(), torch.tensor(self.batches.num_rows))
+
+
+def _endless(iterable: Iterable[Any]) -> Iterator[ModelArguments]:
+    while True:
+        for item in iterable:
+            yield ModelArguments.of(item)
 
 
 class ScaleObserved(Messenger):

@@ -6,6 +6,7 @@ rule looks at the current segment only.
 
 from __future__ import annotations
 
+import math
 from bisect import bisect_left
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -24,6 +25,7 @@ __all__ = [
     "Stalled",
     "StoppingRule",
     "segment_start",
+    "settled",
 ]
 
 History = Mapping[str, Sequence[float]]
@@ -95,6 +97,27 @@ class ImprovementPatience:
         best_before = max(means[: -self.patience])
         recent = max(means[-self.patience :])
         return Status.CONVERGED if recent <= best_before + margin else None
+
+
+def settled(objectives: Sequence[float]) -> bool:
+    """After a schedule has run its course: whether the last fifth gained nothing on the one before.
+
+    A gain counts above two standard errors, from ten batch means of each fifth, and above a
+    millionth of the objective. Fewer than 100 steps tell nothing.
+
+    Example:
+        >>> settled([-1.0 / (n + 1) ** 3 - 1.0 for n in range(200)]), settled(list(range(200)))
+        (True, False)
+    """
+    part = len(objectives) // 50
+    if part < 2:
+        return False
+    ends = range(len(objectives) - 20 * part, len(objectives), part)
+    means = [sum(objectives[i : i + part]) / part for i in ends]
+    before, last = means[:10], means[10:]
+    gain = sum(last) / 10 - sum(before) / 10
+    spread = sum((m - sum(half) / 10) ** 2 for half in (before, last) for m in half) / 9
+    return gain <= 2 * math.sqrt(spread / 10) + 1e-6 * abs(sum(last) / 10)
 
 
 @dataclass(frozen=True)

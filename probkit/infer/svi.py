@@ -23,27 +23,35 @@ import pyro
 import pyro.infer
 import torch
 
-from probkit.errors import (
-    ConfigurationError,
-    NotPositiveDefiniteError,
-    NumericalError,
-    message,
-)
+from probkit.errors import ConfigurationError, NotPositiveDefiniteError, NumericalError, message
 from probkit.infer.broken_site import broken_site
 from probkit.infer.callbacks import Callback
 from probkit.infer.checkpoint import Checkpoint
 from probkit.infer.elbo import ElboProgram, soften
-from probkit.infer.engine import Run, model_settings, require_not_negative, require_positive
+from probkit.infer.engine import (
+    Run,
+    model_settings,
+    require_choice,
+    require_not_negative,
+    require_positive,
+)
+from probkit.infer.guide_posterior import posterior_of
 from probkit.infer.guide_weights import WeighedGuide, weigh_guide
 from probkit.infer.loop import LoopOutcome, Recovery
 from probkit.infer.model_checks import ModelChecks
-from probkit.infer.posterior import DrawsPosterior
 from probkit.infer.protocols import State
-from probkit.infer.pyro_data import ModelArguments
+from probkit.infer.pyro_data import ModelArguments, StreamedArguments
 from probkit.infer.result import FitResult
 from probkit.infer.seeding import param_scope, pyro_seed
+from probkit.infer.starting_points import best_start
 from probkit.infer.status import Status
-from probkit.infer.stopping import FirstOf, ImprovementPatience, SecondsBudget, StoppingRule
+from probkit.infer.stopping import (
+    FirstOf,
+    ImprovementPatience,
+    SecondsBudget,
+    StoppingRule,
+    settled,
+)
 from probkit.infer.variational import (
     final_guide,
     guide_draws,
@@ -56,23 +64,26 @@ __all__ = ["SVI"]
 
 _MAX_BATCHES = 200
 _START_SHARE = 20
-_MOMENTS = ("first.", "second.")
 
 
 @dataclass(frozen=True)
 class SVI:
-    """Stochastic variational inference with Adam.
+    """Stochastic variational inference.
 
     Args:
         steps: largest number of gradient steps.
-        learning_rate: Adam's step size at the start.
+        learning_rate: step size at the start; .05 suits natural gradients.
         decay: final learning rate as a fraction of the first.
-        clip_norm: largest Euclidean norm of the gradient; None for any.
+        clip_norm: largest norm of the gradient; None for any.
+        optimizer: "adam", or "natural": plain steps along natural gradients, for the guides
+            "mean_field" and "full_rank".
         weight_decay: of AdamW (Loshchilov & Hutter, ICLR 2019); 0 is Adam.
         num_starts: starting points; each runs for a twentieth of the steps, and the one with the
             best objective goes on. Autoguides draw their starting points from the seed.
-        guide: name or class of a Pyro autoguide, a guide function, or a PyroModule. Parameters of
-            a module (guide or model) are trained in place, as always in torch.
+        guide: a form ("mean_field", "low_rank", "full_rank", "flow"; the saved result then draws
+            anew without model and data), the name or class of a Pyro autoguide, a guide function,
+            or a PyroModule. Parameters of a module (guide or model) are trained in place, as
+            always in torch.
         batch_size: rows of a minibatch; all data tensors must then share their first dimension,
             and the model is run on the rows with its observed sites scaled up. Models with
             unknowns of their own for every row subsample with ``pyro.plate`` instead.
@@ -81,17 +92,20 @@ class SVI:
         elbo: name of Pyro's objective: "Trace_ELBO", "TraceMeanField_ELBO", "TraceEnum_ELBO",
             "TraceGraph_ELBO", or "RenyiELBO", which with ``num_particles`` draws is the
             importance-weighted bound of Burda, Grosse & Salakhutdinov (ICLR 2016).
-        window: steps that are averaged to judge progress; the returned parameters are those at
-            the end of the latest window that is not worse than the best by a standard error.
-        patience: windows without improvement after which the fit has converged.
+        window: steps that are averaged to judge progress; the returned parameters are those of
+            the latest window that is not worse than the best by more than chance explains.
+        patience: windows without improvement after which to stop early; None for never: the
+            learning rate then falls as far as ``decay`` says, which a fit that stops at a high one
+            pays for with noise in its posterior. Without it, a fit has CONVERGED if the last fifth
+            of its steps gained nothing on the one before.
         num_posterior_samples: draws of the fitted guide that make up the posterior.
         num_diagnostic_samples: draws for the final ELBO, PSIS k-hat and corrected moments; 0 for
             none; at most 200 where guide and model cannot be run on many draws at once. Only the
             ELBO is estimated, and only by 200 minibatches, where ``batch_size`` is given or the
             model subsamples its data.
         checkpoint_every: steps between two checkpoints.
-        stopping: a rule of ``probkit.infer.stopping`` in the place of patience over windows.
-        max_seconds: CPU seconds after which the fit ends as OUT_OF_TIME; None for no limit.
+        stopping: a rule of ``probkit.infer.stopping`` to stop early by, in place of patience.
+        max_seconds: CPU seconds after which the fit ends as OUT_OF_TIME.
         max_retries: attempts in a row to go on, with other random numbers and steps a tenth as
             long, where an objective or gradient is not finite or a matrix not positive definite.
         compile: "auto", "on" or "off". Compiled steps run in native code, a thousand times faster
@@ -118,6 +132,7 @@ class SVI:
     learning_rate: float = 0.01
     decay: float = 0.1
     clip_norm: float | None = None
+    optimizer: str = "adam"
     weight_decay: float = 0.0
     num_starts: int = 1
     guide: Any = "AutoNormal"
@@ -126,7 +141,7 @@ class SVI:
     vectorize_particles: bool = False
     elbo: str = "Trace_ELBO"
     window: int = 200
-    patience: int = 5
+    patience: int | None = None
     num_posterior_samples: int = 1000
     num_diagnostic_samples: int = 1000
     checkpoint_every: int = 200
@@ -138,25 +153,19 @@ class SVI:
     def __post_init__(self) -> None:
         require_positive(
             self,
-            *("steps", "learning_rate", "decay", "num_particles", "window", "patience"),
+            *("steps", "learning_rate", "decay", "num_particles", "window"),
             *("num_posterior_samples", "checkpoint_every", "num_starts"),
         )
         require_not_negative(self, "num_diagnostic_samples", "max_retries", "weight_decay")
-        if self.clip_norm is not None:
-            require_positive(self, "clip_norm")
+        for name in ("clip_norm", "patience"):
+            if getattr(self, name) is not None:
+                require_positive(self, name)
         if self.max_seconds is not None:
             require_positive(self, "max_seconds")
         if self.batch_size is not None:
             require_positive(self, "batch_size")
-        if self.compile not in ("auto", "on", "off"):
-            raise ConfigurationError(
-                message(
-                    "Unknown setting",
-                    where="compile",
-                    got=repr(self.compile),
-                    expected='"auto", "on" or "off"',
-                )
-            )
+        require_choice(self, "compile", ("auto", "on", "off"))
+        require_choice(self, "optimizer", ("adam", "natural"))
         known = [name for name in dir(pyro.infer) if name.endswith(("_ELBO", "RenyiELBO"))]
         if self.elbo not in known:
             raise ConfigurationError(
@@ -179,7 +188,8 @@ class SVI:
 
         Args:
             model: any Pyro model.
-            data: arguments of the model: a tensor, a tuple of arguments or a dict of keywords.
+            data: arguments of the model: a tensor, a tuple of arguments or a dict of keywords; or
+                ``Batches`` of them from an iterable.
             seed: of starting values, gradients and posterior draws.
             reason: why this engine was chosen, for provenance.
             checkpoint: directory for the checkpoint; None for none.
@@ -216,7 +226,9 @@ class SVI:
             progress=progress,
             every=self.checkpoint_every,
         )
-        return self._run(model, make_guide(self.guide, model), arguments, run, None)
+        with param_scope():
+            guide = self._guide(model, arguments, torch.Generator().manual_seed(0))
+        return self._run(model, guide, arguments, run, None)
 
     def _run(
         self,
@@ -234,7 +246,7 @@ class SVI:
             with pyro_seed(0):  # steps seed the global generators, which are the user's
                 outcome = run.loop(
                     program.step,
-                    lambda g: self._best_start(program, model, arguments, initial, g),
+                    lambda g: self._first_state(program, model, arguments, initial, g),
                     self.steps,
                     stopping=self._stopping(),
                     start=start,
@@ -246,6 +258,8 @@ class SVI:
             learned = {n: v.detach().clone() for n, v in pyro.get_param_store().items()}
             draws, weighed = self._finish(program, outcome.generator_state)
 
+        checked = (model, arguments, learned)
+
         def resume_with(**changes: Any) -> FitResult:
             engine = replace(self, **changes)
             settings = {**run.settings, **engine._settings()}
@@ -253,8 +267,8 @@ class SVI:
             return engine._run(model, guide, arguments, following, outcome.checkpoint)
 
         return FitResult(
-            outcome.status,
-            DrawsPosterior({name: value[None] for name, value in draws.items()}),
+            self._status(outcome),
+            posterior_of({name: value[None] for name, value in draws.items()}, guide),
             {name: np.asarray(column) for name, column in outcome.history.items()},
             weighed.diagnostics,
             {**run.record(outcome.state), "compile": program.route},
@@ -262,10 +276,16 @@ class SVI:
             resume_with,
             outcome.state,
             weighed.weighted,
-            ModelChecks(model, arguments, learned),
+            None if isinstance(arguments, StreamedArguments) else ModelChecks(*checked),
         )
 
-    def _best_start(
+    def _guide(
+        self, model: Callable[..., Any], arguments: ModelArguments, generator: torch.Generator
+    ) -> Callable[..., Any]:
+        with pyro_seed(int(torch.randint(2**62, (), generator=generator))):
+            return make_guide(self.guide, model, arguments)
+
+    def _first_state(
         self,
         program: ElboProgram,
         model: Callable[..., Any],
@@ -273,38 +293,16 @@ class SVI:
         initial: State,
         generator: torch.Generator,
     ) -> State:
-        """The best of several first states after a few steps, as a first state."""
-        if self.num_starts == 1:
-            return initial
-        length = max(self.steps // _START_SHARE, 1)
-        best, best_value = initial, -math.inf
-        for number in range(self.num_starts):
-            state = initial if number == 0 else self._another_start(model, arguments, generator)
-            try:
-                values: list[float] = []
-                while len(values) < length:
-                    state, info = program.step(state, generator)
-                    values.extend(info.objectives or [info.objective])
-                tail = values[-(length // 2 + 1) :]
-                value = sum(tail) / len(tail)
-            except NumericalError:
-                continue  # a start that breaks down is not the best one
-            if value > best_value:
-                best, best_value = state, value
-        restarted = {k: torch.zeros_like(v) for k, v in best.items() if k.startswith(_MOMENTS)}
-        kept = {k: v for k, v in initial.items() if not k.startswith(("param.", "best."))}
-        found = {k: v for k, v in best.items() if k.startswith("param.")}
-        fresh = {k.replace("param.", "best.", 1): v for k, v in found.items()}
-        return {**kept, **found, **fresh, **restarted}
+        """The state to start from: the only one, or the best of several."""
 
-    def _another_start(
-        self, model: Callable[..., Any], arguments: ModelArguments, generator: torch.Generator
-    ) -> State:
-        """First values of the parameters from a new guide and the next random numbers."""
-        with param_scope():
-            guide = make_guide(self.guide, model)
-            program = replace(self, compile="off")._program(model, guide, arguments)
-            return program.initialize(generator)
+        def another() -> State:
+            with param_scope():
+                guide = self._guide(model, arguments, generator)
+                eager = replace(self, compile="off")._program(model, guide, arguments)
+                return eager.initialize(generator)
+
+        length = max(self.steps // _START_SHARE, 1)
+        return best_start(program.step, initial, another, self.num_starts, length, generator)
 
     def _explain(self, program: ElboProgram, outcome: LoopOutcome) -> str:
         """The outcome's detail, with the site where a step broke down.
@@ -344,6 +342,7 @@ class SVI:
             compile=self.compile,
             clip_norm=self.clip_norm,
             weight_decay=self.weight_decay,
+            natural=self.optimizer == "natural",
         )
 
     def _finish(
@@ -358,7 +357,8 @@ class SVI:
             count = self.num_diagnostic_samples
             weighed = WeighedGuide(None, {})
             point = point_estimate_warning(guide)
-            if count and self.batch_size is not None:
+            streamed = isinstance(program.batch(), StreamedArguments)
+            if count and (self.batch_size is not None or streamed):
                 note = "not computed: it needs runs on the full data"
                 estimate = program.estimate(min(count, _MAX_BATCHES), generator)
                 weighed = WeighedGuide(None, {**estimate, "khat_note": note})
@@ -369,10 +369,20 @@ class SVI:
                     weighed = WeighedGuide(None, {**estimate, **weighed.diagnostics})
         return draws, weighed._replace(diagnostics={**weighed.diagnostics, **point})
 
-    def _stopping(self) -> StoppingRule:
-        rule = self.stopping or ImprovementPatience(self.window, self.patience)
+    def _stopping(self) -> StoppingRule | None:
+        rules = [] if self.stopping is None else [self.stopping]
+        if not rules and self.patience is not None:
+            rules.append(ImprovementPatience(self.window, self.patience))
+        if self.max_seconds is not None:
+            rules.append(SecondsBudget(self.max_seconds))
+        return FirstOf(tuple(rules)) if rules else None
+
+    def _status(self, outcome: LoopOutcome) -> Status:
+        ran_out = outcome.status is Status.MAX_STEPS
         return (
-            rule if self.max_seconds is None else FirstOf((rule, SecondsBudget(self.max_seconds)))
+            Status.CONVERGED
+            if ran_out and settled(outcome.history["objective"])
+            else outcome.status
         )
 
     def _elbo(self) -> Any:

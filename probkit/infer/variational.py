@@ -13,6 +13,7 @@ from pyro.infer import autoguide
 from torch import Tensor
 
 from probkit.errors import ConfigurationError, message
+from probkit.infer.flat_guides import FORMS, FlatGuide
 from probkit.infer.guide_weights import latent_values
 from probkit.infer.pyro_data import ModelArguments
 
@@ -24,18 +25,26 @@ __all__ = [
 ]
 
 
-def make_guide(guide: Any, model: Callable[..., Any]) -> Callable[..., Any]:
-    """A guide from an autoguide's name or class, or the callable itself.
+def make_guide(
+    guide: Any, model: Callable[..., Any], arguments: ModelArguments
+) -> Callable[..., Any]:
+    """A guide from the name of a form, an autoguide's name or class, or the callable itself.
+
+    Forms are made at the median of a few prior draws, by torch's global random numbers.
 
     Raises:
         ConfigurationError: the name is not one of Pyro's autoguides, or it is no callable.
     """
+    if isinstance(guide, str) and guide in FORMS:
+        return FlatGuide.of(model, arguments, guide)
     if isinstance(guide, str):
         found = getattr(autoguide, guide, None)
         if found is None or not guide.startswith("Auto"):
             names = [name for name in dir(autoguide) if name.startswith("Auto")]
             raise ConfigurationError(
-                message("There is no such autoguide", where="guide", got=guide, expected=names)
+                message(
+                    "There is no such guide", where="guide", got=guide, expected=[*FORMS, *names]
+                )
             )
         guide = found
     if isinstance(guide, type) and issubclass(guide, autoguide.AutoGuide):
@@ -80,6 +89,8 @@ def guide_draws(
     broadcast, is run once for each draw.
     """
     args, kwargs = arguments
+    if isinstance(guide, FlatGuide):
+        return guide.draw(num_samples, int(torch.randint(2**62, ())))
     if isinstance(guide, autoguide.AutoGuide):
         single = latent_values(poutine.trace(guide).get_trace(*args, **kwargs))
         together = _vectorised(guide, arguments, num_samples)

@@ -10,7 +10,7 @@ least squares of the scores on e, so that it is free of Monte Carlo error for a 
 This sees what importance weights cannot: a mean-field guide of a strongly correlated posterior is
 so narrow that none of its draws reaches the part it misses.
 
-Cost: one batched gradient at max(500, 10 d) draws, and d^3 for d unknowns.
+Cost: one batched gradient at max(200, 10 d) draws, and d^3 for d unknowns.
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ from probkit.infer.unconstrained import DiscreteUnknown, UnconstrainedModel
 
 __all__ = ["direction_sd_ratios", "score_widths"]
 
-_DRAWS_EACH, _ENOUGH = 10, 500
+_DRAWS_EACH, _ENOUGH = 10, 200
 _CHUNK = 256
 
 

@@ -235,7 +235,7 @@ def test_svi_goes_on_after_a_gradient_that_was_not_finite_once():
 
     settings = {"steps": 200, "learning_rate": 0.05, "window": 50, "compile": "off"}
     result = probkit.fit(model, Y, engine=SVI(max_retries=9, **settings), seed=1)
-    assert result.status is Status.MAX_STEPS
+    assert result.status.ok and len(result.history["objective"]) == 200
     assert np.nansum(result.history["retries"]) >= 1
     none = probkit.fit(model, Y, engine=SVI(max_retries=0, **settings), seed=1)
     assert none.status is Status.NON_FINITE
@@ -261,7 +261,7 @@ def test_auto_engine_and_its_reason():
         (Walk(), None, SVI(), "cannot fit this model"),
         (Walk(), Y, "auto", "hold their data"),
         (normal_mean, Y, "svi", "engine object"),
-        (normal_mean, Y, SVI(guide="AutoNothing"), "no such autoguide"),
+        (normal_mean, Y, SVI(guide="AutoNothing"), "no such guide"),
         (normal_mean, Y, SVI(guide=prior_guide), "parameter to optimise"),
         (normal_mean, (Y, Y[:3]), SVI(batch_size=2), "share their first dimension"),
     ],

@@ -12,7 +12,8 @@ from pyro.infer import Trace_ELBO
 from pyro.infer.autoguide import AutoMultivariateNormal, AutoNormal
 
 import probkit
-from probkit.infer import NUTS, SVI, Gibbs, Status
+from probkit.errors import ConfigurationError
+from probkit.infer import NUTS, SVI, Batches, Gibbs, Status
 from probkit.infer.pyro_data import ModelArguments
 from probkit.infer.seeding import param_scope, pyro_seed
 from tests.toy_models import (
@@ -200,3 +201,22 @@ def test_subsampling_by_the_models_own_plate():
     result = probkit.fit(model, Y, engine=engine)
     assert float(result.posterior.mean()["mean"]) == pytest.approx(MEAN, abs=0.3 * SD)
     assert "subsamples" in result.diagnostics["khat_note"]
+
+
+def test_batches_from_an_iterable_scale_the_likelihood():
+    class Loader:
+        def __iter__(self):
+            order = torch.randperm(len(Y), generator=GENERATOR)
+            yield from (Y[rows] for rows in order.split(15))  # the last one is shorter
+
+    GENERATOR = torch.Generator().manual_seed(5)
+    engine = SVI(steps=1500, learning_rate=0.05, decay=0.01, num_particles=4)
+    result = probkit.fit(normal_mean, Batches(Loader(), len(Y)), engine=engine, seed=0)
+    assert float(result.posterior.mean()["mean"]) == pytest.approx(MEAN, abs=0.4 * SD)
+    assert float(result.posterior.sd()["mean"]) == pytest.approx(SD, rel=0.2)
+    assert "iterable" in result.provenance["compile"]["reason"]
+    assert "elbo" in result.diagnostics and "khat" not in result.diagnostics
+    with pytest.raises(ConfigurationError, match="num_rows=3"):
+        probkit.fit(normal_mean, Batches([Y], 3), engine=engine)
+    with pytest.raises(ConfigurationError, match="batch_size"):
+        probkit.fit(normal_mean, Batches([Y], len(Y)), engine=SVI(batch_size=5))

@@ -6,10 +6,13 @@ import csv
 import json
 import subprocess
 import sys
+from importlib.metadata import PackageNotFoundError
 from pathlib import Path
 
 import numpy as np
 import pytest
+
+from probkit.report import write_report
 
 
 def _run(*arguments: str) -> subprocess.CompletedProcess[str]:
@@ -82,6 +85,49 @@ def test_bad_calls_end_with_code_2_and_a_message(
     assert not out.exists()
 
 
-def test_list_and_doctor() -> None:
-    assert "sst" in _run("list").stdout
-    assert "torch" in _run("doctor").stdout
+def test_list_names_families_data_sets_and_as_json() -> None:
+    text = _run("list").stdout
+    assert "families:" in text and "sst" in text
+    sections = json.loads(_run("list", "--json").stdout)
+    assert "tensor" in sections["families"]
+    assert "sst" in sections["data sets"]
+
+
+def test_doctor_finds_nothing_wrong_here() -> None:
+    done = _run("doctor")
+    assert done.returncode == 0, done.stdout
+    assert "torch" in done.stdout and "c++ compiler" in done.stdout
+
+
+def test_doctor_finds_a_version_out_of_range(monkeypatch: pytest.MonkeyPatch) -> None:
+    from probkit.cli import doctor
+
+    monkeypatch.setattr(doctor, "requires", lambda _: ["torch>=99", "no-such-package-here>=1"])
+    monkeypatch.setattr(doctor, "version", _version)
+    found = {finding.name: finding for finding in doctor._packages()}
+    assert (found["torch"].verdict, found["torch"].remedy) == ("wrong", "needs torch>=99")
+    assert found["no-such-package-here"].value == "missing"
+
+
+def _version(name: str) -> str:
+    if name == "no-such-package-here":
+        raise PackageNotFoundError(name)
+    return "2.0"
+
+
+def test_report_is_rendered_again(tmp_path: Path) -> None:
+    write_report(tmp_path, {"title": "A run", "data": {"entries": 3}})
+    (tmp_path / "report.md").unlink()
+    done = _run("report", str(tmp_path))
+    assert done.returncode == 0, done.stderr
+    assert "# A run" in done.stdout and (tmp_path / "report.md").exists()
+    assert json.loads(_run("report", str(tmp_path), "--json").stdout)["data"] == {"entries": 3}
+
+
+@pytest.mark.parametrize("text", [None, "{", "[]"])
+def test_report_of_no_run(tmp_path: Path, text: str | None) -> None:
+    if text is not None:
+        (tmp_path / "report.json").write_text(text)
+    done = _run("report", str(tmp_path))
+    assert done.returncode == 2
+    assert "directory" in done.stderr and "Traceback" not in done.stderr

@@ -1,9 +1,9 @@
 
-// up to `steps` steps of Adam; returns how many were done: fewer when loss or gradient is not finite;
+// up to `steps` steps of Adam, or plain ones; returns how many were done: fewer when loss or gradient is not finite;
 // `evaluated` are the parameters of the last objective, one update before theta
 extern "C" int64_t adam(int64_t steps, int64_t done, REAL* theta, REAL* first, REAL* second,
                         REAL* evaluated, const double* rates, double clip, double weight_decay,
-                        const void* const* inputs, uint64_t seed, byte* workspace, double* losses,
+                        int64_t plain, const void* const* inputs, uint64_t seed, byte* workspace, double* losses,
                         int64_t* failure) {
   Random random(seed);
   prepare(workspace);
@@ -22,6 +22,7 @@ extern "C" int64_t adam(int64_t steps, int64_t done, REAL* theta, REAL* first, R
     for (int64_t i = 0; i < SIZE; ++i) {
       evaluated[i] = theta[i];
       const double g = gradient[i] * shrink;
+      if (plain) { theta[i] -= rates[step] * g; continue; }
       const double m = 0.9 * first[i] + 0.1 * g, v = 0.999 * second[i] + 0.001 * g * g;
       first[i] = m;
       second[i] = v;

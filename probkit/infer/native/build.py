@@ -19,7 +19,7 @@ from pathlib import Path
 
 from probkit.infer.native.lowering import Unsupported
 
-__all__ = ["cache_directory", "library", "resource"]
+__all__ = ["cache_directory", "compiler_name", "library", "resource"]
 
 _FLAGS = (
     *("-std=c++17", "-O3", "-march=native", "-fPIC", "-shared", "-fopenmp-simd"),
@@ -58,6 +58,15 @@ def cache_directory() -> Path:
     directory = base / "native"
     directory.mkdir(parents=True, exist_ok=True, mode=0o700)
     return directory
+
+
+def compiler_name() -> str | None:
+    """Version line of the C++ compiler that fits are compiled with; None if there is none."""
+    try:
+        path, line = _compiler()
+    except Unsupported:
+        return None
+    return line or path
 
 
 def _user_cache() -> Path:

@@ -1,0 +1,1 @@
+"""Benchmarks of the sparse family; ``rows`` registers them."""

@@ -1,0 +1,130 @@
+"""``PrivateDistance``: sums of distances from queries to private records."""
+
+from __future__ import annotations
+
+from typing import Any, Literal
+
+import torch
+
+from probkit.errors import ConfigurationError, message
+from probkit.privacy.budget import Relation
+from probkit.similarity.design import Design
+from probkit.similarity.halfspaces import Halfspaces
+from probkit.similarity.moments import Moments
+from probkit.similarity.sketch import Sketch
+from probkit.similarity.spectral import SpectralDistance
+from probkit.similarity.trees import DyadicTrees
+from probkit.similarity.validation import check_box, check_positive, check_whole
+
+__all__ = ["PrivateDistance"]
+
+
+class PrivateDistance(Sketch):
+    """Private data structure for sum_i distance(x_i, y).
+
+    Args:
+        dim: number of coordinates.
+        metric: "l1", "l2", "l2sq" (squared l2) or "lp" (sum of abs(x - y)^power).
+        bounds: domain of l1 and lp: (low, high) for all coordinates, or a pair for each.
+        radius: domain of l2 and l2sq: a ball.
+        center: (d,) its centre; None for the origin.
+        power: p of "lp".
+        method: "spectral" (default for l1 and lp) or "tree" (the paper's).
+        num_cells: grid of a coordinate or direction; None for 4096 (512 for d > 500, and for l2).
+        num_directions: of l2.
+        height: 2^height leaves of a tree.
+        alpha: intervals of the tree's distances grow by 1 + alpha.
+        consistent: average the tree to consistency and answer from its leaves.
+        seed: public; of the directions.
+        relation, max_rows_per_user, on_bad: see ``Sketch``.
+
+    Raises:
+        ConfigurationError: a missing domain, or a setting out of range.
+
+    Example:
+        >>> from probkit.privacy import PrivacyAccountant
+        >>> x = torch.rand(2000, 1, dtype=torch.float64)
+        >>> sketch = PrivateDistance(1, metric="l1", bounds=(0.0, 1.0)).update(x)
+        >>> release = sketch.release(PrivacyAccountant(epsilon=1.0))
+        >>> answer = release.query(torch.tensor([[0.5]], dtype=torch.float64))
+        >>> bool(abs(answer.value - (x - 0.5).abs().sum()) < 40)
+        True
+
+    References:
+        Backurs, Lin, Mahabadi, Silwal, Tarnawski, ICLR 2024, arXiv 2403.08917 (the trees); the
+        modules ``spectral``, ``halfspaces`` and ``moments`` have ours.
+    """
+
+    def __init__(
+        self,
+        dim: int,
+        metric: Literal["l1", "l2", "l2sq", "lp"] = "l1",
+        *,
+        bounds: Any = None,
+        radius: float | None = None,
+        center: Any = None,
+        power: float | None = None,
+        method: Literal["spectral", "tree"] = "spectral",
+        num_cells: int | None = None,
+        num_directions: int = 512,
+        height: int = 10,
+        alpha: float = 0.1,
+        consistent: bool = False,
+        seed: int = 0,
+        relation: Relation = "replace",
+        max_rows_per_user: int = 1,
+        on_bad: Literal["error", "drop"] = "error",
+    ) -> None:
+        dim = check_whole("dim", dim, 1, 2**16)
+        if metric not in ("l1", "l2", "l2sq", "lp"):
+            raise ConfigurationError(
+                message("Unknown metric", where="metric", got=metric, expected="l1, l2, l2sq, lp")
+            )
+        if (metric == "lp") != (power is not None):
+            raise ConfigurationError(
+                message("power goes with lp", where="metric, power", got=(metric, power))
+            )
+        design: Design
+        if metric in ("l1", "lp"):
+            low, high = check_box(bounds, dim)
+            p = 1.0 if power is None else check_positive("power", power)
+            if method == "tree":
+                height = check_whole("height", height, 1, 24)
+                alpha = check_positive("alpha", alpha)
+                design = DyadicTrees(low, high, height, p, alpha, consistent)
+            elif method == "spectral":
+                default = 4096 if dim <= 500 else 512
+                cells = check_whole("num_cells", num_cells or default, 2, 4096, even=True)
+                design = SpectralDistance(low, high, cells, p)
+            else:
+                raise ConfigurationError(message("Unknown method", where="method", got=method))
+        else:
+            design = _ball_design(
+                dim, metric, radius, center, num_directions, num_cells or 512, seed
+            )
+        super().__init__(
+            design, relation=relation, max_rows_per_user=max_rows_per_user, on_bad=on_bad
+        )
+
+
+def _ball_design(
+    dim: int,
+    metric: str,
+    radius: float | None,
+    center: Any,
+    num_directions: int,
+    num_cells: int,
+    seed: int,
+) -> Design:
+    r = check_positive("radius", radius)
+    middle = torch.zeros(dim) if center is None else torch.as_tensor(center, dtype=torch.float64)
+    if middle.shape != (dim,) or not bool(torch.isfinite(middle).all()):
+        raise ConfigurationError(
+            message("The centre must be d finite numbers", where="center", got=tuple(middle.shape))
+        )
+    if metric == "l2sq":
+        return Moments(middle.tolist(), r)
+    check_whole("dim", dim, 1, 2**11)
+    directions = check_whole("num_directions", num_directions, 2, 2**14)
+    cells = check_whole("num_cells", num_cells, 2, 1024, even=True)
+    return Halfspaces(middle.tolist(), r, directions, cells, seed)

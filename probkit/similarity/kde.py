@@ -1,0 +1,125 @@
+"""``PrivateKDE``: kernel density and kernel similarity with private records."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any, Literal
+
+import torch
+
+from probkit.errors import ConfigurationError, message
+from probkit.privacy.budget import Relation
+from probkit.similarity.design import Design
+from probkit.similarity.feature_kde import FeatureKDE
+from probkit.similarity.grid_kde import GridKDE
+from probkit.similarity.sketch import Sketch
+from probkit.similarity.spectral_laws import CompletelyMonotone
+from probkit.similarity.validation import check_box, check_positive, check_whole
+
+__all__ = ["PrivateKDE"]
+
+
+class PrivateKDE(Sketch):
+    """Private data structure for the mean of k((x_i - y) / bandwidth) over the records.
+
+    Args:
+        dim: number of coordinates.
+        kernel: "gaussian" exp(-s2^2), "exponential" exp(-s2), "laplacian" exp(-s1),
+            "cauchy" 1/(1+s2^2), "inverse" 1/(1+s2), "inverse_l1" 1/(1+s1), or a
+            ``CompletelyMonotone``; s1, s2 the l1 and l2 norms of (x - y) / bandwidth.
+        bandwidth: a length, public; or several, all answered by one release.
+        method: "features" (random waves, any dimension) or "grid" (B-splines, d <= 3).
+        bounds: domain of the grid.
+        num_features: m waves; None for 4096.
+        center: (d,) middle of the domain of "features", which reaches 1024 bandwidths around it.
+        spacing: cell width of the grid over the bandwidth; None for 0.7 (0.35 for kernels with a
+            kink).
+        projection: "dense" waves, or "structured" ones, which cost O(m log d) a record in place
+            of O(m d): for one bandwidth of a kernel of the l2 distance, in dozens of dimensions
+            or more.
+        seed: public; of the waves.
+        relation, max_rows_per_user, on_bad: see ``Sketch``.
+
+    Raises:
+        ConfigurationError: an unknown kernel, a missing domain or bandwidth: both must be public,
+            and one taken from the data is not.
+
+    Example:
+        >>> from probkit.privacy import PrivacyAccountant
+        >>> x = torch.randn(5000, 2, dtype=torch.float64)
+        >>> kde = PrivateKDE(2, "gaussian", bandwidth=1.0, num_features=500).update(x)
+        >>> release = kde.release(PrivacyAccountant(epsilon=1.0, delta=1e-6))
+        >>> answer = release.query(torch.zeros(1, 2, dtype=torch.float64))
+        >>> bool(abs(answer.value - 1 / 3) < 6 * answer.sd)  # E exp(-norm^2) in the plane
+        True
+
+    References:
+        Modules ``feature_kde`` and ``grid_kde``; Wagner, Naamad, Mishra, ICML 2023 (LSQ) and
+        Backurs et al., ICLR 2024, for the problem.
+    """
+
+    def __init__(
+        self,
+        dim: int,
+        kernel: str | CompletelyMonotone = "gaussian",
+        *,
+        bandwidth: float | Sequence[float] | None = None,
+        method: Literal["features", "grid"] = "features",
+        bounds: Any = None,
+        num_features: int | None = None,
+        center: Any = None,
+        spacing: float | None = None,
+        projection: Literal["dense", "structured"] = "dense",
+        seed: int = 0,
+        relation: Relation = "replace",
+        max_rows_per_user: int = 1,
+        on_bad: Literal["error", "drop"] = "error",
+    ) -> None:
+        dim = check_whole("dim", dim, 1, 2**16)
+        if bandwidth is None:
+            raise ConfigurationError(
+                message(
+                    "The bandwidth must be declared",
+                    where="bandwidth",
+                    remedy="give several, and choose from the release: it costs nothing then",
+                )
+            )
+        lengths = [bandwidth] if isinstance(bandwidth, int | float) else list(bandwidth)
+        lengths = [check_positive("bandwidth", h) for h in lengths]
+        design: Design
+        if method == "grid":
+            if len(lengths) != 1 or not isinstance(kernel, str):
+                raise ConfigurationError(
+                    message(
+                        "A grid has one bandwidth and a named kernel", where="bandwidth, kernel"
+                    )
+                )
+            low, high = check_box(bounds, dim)
+            wide = 0.7 if kernel in ("gaussian", "cauchy") else 0.35
+            space = wide if spacing is None else check_positive("spacing", spacing)
+            design = GridKDE(low, high, kernel, lengths[0], space)
+        elif method == "features":
+            num = check_whole("num_features", num_features or 4096, 1, 2**20)
+            middle = [0.0] * dim if center is None else torch.as_tensor(center).tolist()
+            if len(middle) != dim:
+                raise ConfigurationError(
+                    message("The centre must be d numbers", where="center", got=len(middle))
+                )
+            if projection not in ("dense", "structured") or (
+                projection == "structured" and len(lengths) != 1
+            ):
+                raise ConfigurationError(
+                    message(
+                        "Waves are dense, or structured for one bandwidth",
+                        where="projection, bandwidth",
+                        got=(projection, lengths),
+                    )
+                )
+            design = FeatureKDE(dim, kernel, lengths, num, seed, middle, projection=projection)
+        else:
+            raise ConfigurationError(
+                message("Unknown method", where="method", got=method, expected="features or grid")
+            )
+        super().__init__(
+            design, relation=relation, max_rows_per_user=max_rows_per_user, on_bad=on_bad
+        )

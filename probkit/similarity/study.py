@@ -1,0 +1,227 @@
+"""From a table on disk to a release on disk: what ``probkit similarity`` runs.
+
+Columns are scaled to [0, 1] by their declared bounds for kernels, so that one bandwidth suits all;
+bounds, columns and bandwidth are public and stored in the file. Nothing is read off the data.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from probkit.errors import ConfigurationError, DataError, message
+from probkit.io import read_table, write_table
+from probkit.privacy.accountant import PrivacyAccountant
+from probkit.privacy.budget import Amount, Relation
+from probkit.privacy.errors import PrivacyError
+from probkit.similarity.distance import PrivateDistance
+from probkit.similarity.recommendation import recommend
+from probkit.similarity.release import Release
+from probkit.similarity.sketch import Sketch
+from probkit.similarity.spectral_laws import KERNELS
+from probkit.similarity.validation import check_box
+
+__all__ = ["ReleaseJob", "parse_bounds", "query_file"]
+
+_UNKNOWN_SIZE = 10_000
+"""n assumed where it is private, to choose a structure"""
+
+
+@dataclass(frozen=True)
+class ReleaseJob:
+    """Settings of one release.
+
+    Attributes:
+        data: CSV or Parquet file of numeric columns.
+        out: file to write.
+        similarity: a kernel's name, or "l1", "l2", "l2sq".
+        bounds: (low, high) of every column, or one pair for all.
+        epsilon, delta: budget; delta None for pure DP.
+        relation: the neighbouring relation.
+        columns: columns to use; None for all.
+        bandwidth: of kernels, in parts of the bounds' width.
+        ledger: file of a ``PrivacyAccountant`` that pays; created with this budget if absent.
+        seed: public.
+    """
+
+    data: Path
+    out: Path
+    similarity: str
+    bounds: Sequence[Sequence[float]]
+    epsilon: Amount
+    delta: float | None = None
+    relation: Relation = "replace"
+    columns: Sequence[str] | None = None
+    bandwidth: float = 0.1
+    ledger: Path | None = None
+    seed: int = 0
+
+    def run(self) -> Iterator[str]:
+        """Spend, release and write; yields lines for the user.
+
+        Raises:
+            DataError, ConfigurationError, PrivacyError: nothing was spent or written then.
+        """
+        if self.out.exists():
+            raise ConfigurationError(
+                message(
+                    "The release exists already",
+                    where=str(self.out),
+                    remedy="query it; a second release of the same records spends again",
+                )
+            )
+        with _locked(self.ledger):
+            yield from self._run()
+
+    def _run(self) -> Iterator[str]:
+        accountant = self._accountant()
+        names, records = _numeric(self.data, self.columns)
+        sketch, low, high = self._sketch(records.shape[1], len(records))
+        kernel = self.similarity in KERNELS
+        sketch.update((records - low) / (high - low) if kernel else records)
+        request = PrivacyAccountant(
+            epsilon=self.epsilon, delta=self.delta, relation=self.relation
+        ).total
+        release = sketch.release(accountant, request)
+        if self.ledger is not None:  # before the release exists: a crash may waste, not hide
+            accountant.save(self.ledger)
+        scale = {"low": low.tolist(), "high": high.tolist()} if kernel else None
+        notes = {**release.notes, "columns": names, "scale": scale, "similarity": self.similarity}
+        replace(release, notes=notes).save(self.out)
+        yield release.describe()
+        yield f"expected error of a typical sum by noise: {release.predicted_sd:.4g}"
+        yield f"wrote {self.out}"
+        if self.ledger is None:
+            yield "no ledger kept: another release of these records adds to what was spent"
+
+    def _accountant(self) -> PrivacyAccountant:
+        if self.ledger is not None and self.ledger.exists():
+            return PrivacyAccountant.load(self.ledger)
+        return PrivacyAccountant(epsilon=self.epsilon, delta=self.delta, relation=self.relation)
+
+    def _sketch(self, dim: int, size: int) -> tuple[Sketch, Tensor, Tensor]:
+        pairs = self.bounds[0] if len(self.bounds) == 1 else self.bounds
+        low, high = (torch.tensor(v, dtype=torch.float64) for v in check_box(pairs, dim))
+        if self.similarity in KERNELS:
+            budget = PrivacyAccountant(epsilon=self.epsilon, delta=self.delta).budget
+            known = size if self.relation == "replace" else _UNKNOWN_SIZE
+            choice = recommend(
+                max(2, known),
+                dim,
+                self.similarity,
+                budget,
+                relation=self.relation,
+                bandwidth=self.bandwidth,
+                bounds=(0.0, 1.0),
+                seed=self.seed,
+            )
+            return choice.build(), low, high
+        if self.similarity == "l1":
+            box = torch.stack([low, high], -1).tolist()
+            return PrivateDistance(dim, "l1", bounds=box, relation=self.relation), low, high
+        if self.similarity in ("l2", "l2sq"):
+            center, radius = (low + high) / 2, float(torch.linalg.vector_norm(high - low) / 2)
+            ball: dict[str, Any] = {"metric": self.similarity, "radius": radius, "center": center}
+            return PrivateDistance(dim, **ball, relation=self.relation, seed=self.seed), low, high
+        raise ConfigurationError(
+            message(
+                "Unknown similarity",
+                where="--kernel",
+                got=self.similarity,
+                expected=", ".join([*KERNELS, "l1", "l2", "l2sq"]),
+            )
+        )
+
+
+def query_file(release_file: Path, points: Path, out: Path | None) -> Path:
+    """Answer at the points of a file; writes value, sd and the ends of a 95 % interval.
+
+    Raises:
+        ReleaseFileError: the release cannot be read.
+        DataError: the points lack a column.
+    """
+    release = Release.load(release_file)
+    names = release.notes.get("columns")
+    _, wanted = _numeric(points, names)
+    scale = release.notes.get("scale")
+    if scale:
+        low, high = (torch.tensor(scale[k], dtype=torch.float64) for k in ("low", "high"))
+        wanted = (wanted - low) / (high - low)
+    answer = release.query(wanted)
+    lower, upper = answer.interval(0.95)
+    columns = {"value": answer.value, "sd": answer.sd, "lower": lower, "upper": upper}
+    path = out or points.with_name(points.stem + "_similarity.csv")
+    return write_table(path, {name: column.numpy() for name, column in columns.items()})
+
+
+def parse_bounds(text: str) -> list[list[float]]:
+    """Bounds from "0,9" or "0,9;-1,1", or from a JSON file with such pairs.
+
+    Example:
+        >>> parse_bounds("0,9;-1,1")
+        [[0.0, 9.0], [-1.0, 1.0]]
+
+    Raises:
+        ConfigurationError: anything else.
+    """
+    try:
+        if text.endswith(".json"):
+            found = json.loads(Path(text).read_text(encoding="utf-8"))
+            pairs = list(found.values()) if isinstance(found, dict) else found
+        else:
+            pairs = [part.split(",") for part in text.split(";")]
+        bounds = [[float(low), float(high)] for low, high in pairs]
+    except (OSError, ValueError, TypeError) as error:
+        raise ConfigurationError(
+            message(
+                "Unreadable bounds",
+                where="--bounds",
+                got=repr(text),
+                expected='"low,high", "low,high;low,high", or a JSON file of pairs',
+            )
+        ) from error
+    return bounds
+
+
+@contextmanager
+def _locked(ledger: Path | None) -> Iterator[None]:
+    """One process at a time may spend from a ledger: two could both find it unspent."""
+    if ledger is None:
+        yield
+        return
+    lock = ledger.with_name(ledger.name + ".lock")
+    try:
+        lock.touch(exist_ok=False)
+    except FileExistsError as error:
+        raise PrivacyError(
+            message(
+                "Another process spends from this ledger",
+                where=str(lock),
+                remedy="wait; if a process was killed, check the ledger and remove the lock",
+            )
+        ) from error
+    try:
+        yield
+    finally:
+        lock.unlink()
+
+
+def _numeric(path: Path, columns: Sequence[str] | None) -> tuple[list[str], Tensor]:
+    table = read_table(path, inputs=columns, needs_target=False)
+    other = [n for n, k in zip(table.inputs, table.kinds, strict=True) if k == "category"]
+    if other:
+        raise DataError(
+            message(
+                "Only numeric columns can be released",
+                where=", ".join(other),
+                remedy="choose columns with --columns: codes of categories depend on the data",
+            )
+        )
+    return list(table.inputs), table.x
