@@ -68,10 +68,11 @@ def fractional_system(
     if reversion is None:
         return FractionalSystem(rates, weights, slope, noise)
     theta = reversion[..., None]
-    # the two poles of a coinciding pair cancel; a relative 1e-4 changes the law by less than 1e-8
+    # a mode whose rate coincides with the reversion would be a double pole: it is moved aside
     gap = rates - theta
-    close = gap.abs() < _APART * rates
-    gap = torch.where(close, torch.where(gap < 0, -_APART, _APART) * rates, gap)
+    close = gap.abs() < _APART * theta
+    gap = torch.where(close, torch.where(gap < 0, -_APART, _APART) * theta, gap)
+    rates = theta + gap
     loadings = torch.cat([weights * rates / gap, -(weights * theta / gap).sum(-1, True)], -1)
     # the static slope of the noise moves the process by slope / theta: part of the unknown level
     return FractionalSystem(torch.cat([rates, theta], -1), loadings, torch.zeros_like(slope), noise)
