@@ -22,7 +22,14 @@ if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
-__all__ = ["plot_calibration", "plot_factors", "plot_history", "plot_maps"]
+__all__ = [
+    "plot_calibration",
+    "plot_curve",
+    "plot_curves",
+    "plot_factors",
+    "plot_history",
+    "plot_maps",
+]
 
 _COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#56B4E9", "#E69F00")
 _GREY, _MASKED = "#777777", "#d9d9d9"
@@ -120,6 +127,28 @@ def plot_maps(
     return _save(figure, path)
 
 
+def plot_curve(
+    x: ArrayLike | Tensor,
+    mean: ArrayLike | Tensor,
+    sd: ArrayLike | Tensor,
+    labels: tuple[str, str],
+    path: str | Path,
+) -> Path:
+    """One function of one coordinate with a band of two standard deviations.
+
+    Args:
+        x, mean, sd: (D,) arrays.
+        labels: of the axes.
+        path: the file; its suffix decides the format.
+    """
+    figure = _figure(6.4, 2.8)
+    ax = figure.subplots()
+    _band(ax, _array(x), _array(mean), _array(sd), _COLOURS[0])
+    ax.set_xlabel(labels[0])
+    ax.set_ylabel(labels[1])
+    return _save(figure, path)
+
+
 def plot_calibration(
     levels: ArrayLike | Tensor,
     coverage: ArrayLike | Tensor | Mapping[str, Any],
@@ -161,6 +190,41 @@ def plot_calibration(
     ax.set_ylabel("share of held-out targets inside")
     ax.set_title("Calibration: below the line is too narrow", fontsize=10)
     ax.legend(loc="upper left", fontsize=8, frameon=False)
+    return _save(figure, path)
+
+
+def plot_curves(
+    x: ArrayLike | Tensor,
+    curves: Mapping[str, tuple[Any, Any, Any]],
+    labels: Sequence[str],
+    path: str | Path,
+    *,
+    logarithmic: bool = False,
+) -> Path:
+    """Curves with bands, one for each method, over a common axis.
+
+    Args:
+        x: (P,) positions.
+        curves: by name, the middle and the two ends of the band, (P,) each.
+        labels: of the two axes.
+        path: the file; its suffix decides the format.
+        logarithmic: whether the values' axis is; bands that reach zero or below are cut.
+    """
+    grid = _array(x)
+    figure = _figure(5.2, 3.8)
+    ax = figure.subplots()
+    for number, (name, parts) in enumerate(curves.items()):
+        middle, low, high = (_array(part) for part in parts)
+        colour = _COLOURS[number % len(_COLOURS)]
+        style = "-" if number < len(_COLOURS) else "--"
+        marker = "osD^vP"[number % 6]
+        ax.plot(grid, middle, color=colour, ls=style, marker=marker, ms=4, lw=1.5, label=name)
+        ax.fill_between(grid, low, high, color=colour, alpha=0.18, lw=0)
+    if logarithmic and any((_array(parts[0]) > 0).any() for parts in curves.values()):
+        ax.set_yscale("log", nonpositive="mask")
+    ax.set_xlabel(labels[0])
+    ax.set_ylabel(labels[1])
+    ax.legend(fontsize=8, frameon=False)
     return _save(figure, path)
 
 

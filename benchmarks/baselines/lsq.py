@@ -23,7 +23,13 @@ class LSQRandomFeatures:
         self.phases = rng.uniform(0, 2 * math.pi, reps)
         self.reps = reps
         features = math.sqrt(2) * np.cos(x @ self.waves + self.phases)
-        self.mean = features.mean(0) + rng.laplace(0, math.sqrt(2) * reps / (epsilon * size), reps)
+        self._exact = features.mean(0)
+        self._scale = math.sqrt(2) * reps / (epsilon * size)
+        self.redraw(rng)
+
+    def redraw(self, rng: np.random.Generator) -> None:
+        """New noise on the same features, to average over in a measurement."""
+        self.mean = self._exact + rng.laplace(0, self._scale, self.reps)
 
     def query(self, y: np.ndarray) -> np.ndarray:
         return math.sqrt(2) * np.cos(y @ self.waves + self.phases) @ self.mean / self.reps

@@ -76,15 +76,22 @@ def high_dimension(context: Context) -> Iterator[Line]:
                 )
             )
         )
-        errors["lsq"].append(torch.from_numpy(made[0].query(y.numpy())) - exact)
+        for _ in range(context.size(25, 2)):  # its noise again, on the same features
+            made[0].redraw(rng)
+            errors["lsq"].append(torch.from_numpy(made[0].query(y.numpy())) - exact)
         sketch = PrivateKDE(
-            2048, bandwidth=1.0, num_features=features, seed=seed, relation="add_remove"
+            2048,
+            bandwidth=1.0,
+            num_features=features,
+            projection="structured",
+            seed=seed,
+            relation="add_remove",
         )
         builds.append(cpu_time(lambda sketch=sketch, x=x: sketch.update(x)))
         for name, budget in (("pure", pure(0.5)), ("zcdp", approximate(0.5, 1e-6))):
-            found = releases(sketch, budget, 5)
+            found = releases(sketch, budget, context.size(25, 2))
             errors[name] += [r.query(y).value - exact for r in found]
-        found = releases(sketch, pure(0.5), 5, continuous=True)
+        found = releases(sketch, pure(0.5), context.size(25, 2), continuous=True)
         errors["knorm"] += [r.query(y).value - exact for r in found]
     base = rmse(errors["lsq"])
     yield Line("lsq", "RMSE of LSQ-RFF, 2000 numbers, epsilon .5", base)
@@ -129,7 +136,7 @@ def coverage(context: Context) -> Iterator[Line]:
         exact = similarity("gaussian", x, y).mean(-1)
         for features in (300, 1500):
             inside = []
-            for seed in range(context.size(60, 5)):
+            for seed in range(context.size(240, 5)):  # of 60, the share scatters by .02
                 sketch: Sketch = PrivateKDE(
                     x.shape[1], bandwidth=1.0, num_features=features, seed=seed
                 )

@@ -113,7 +113,7 @@ def _fall(history: np.ndarray) -> float:
 
 @row("S4", "the paper's methods against dense transcriptions")
 def transcriptions(context: Context) -> Iterator[Line]:
-    for method in ("am", "svd", "ksbl"):
+    for method in ("am", "svd", "ksbl", "paper_pattern_coupled", "classic"):
         worst = 0.0
         for seed in (1, 2, 3)[: context.size(3, 1)]:
             p = simulate_recovery(

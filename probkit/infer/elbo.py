@@ -49,7 +49,7 @@ class ElboProgram:
 
     The state holds, for every parameter in Pyro's store, ``param.NAME`` (unconstrained),
     ``first.NAME`` and ``second.NAME`` (Adam's moments) and ``best.NAME``; further the objectives
-    of the current window, the mean of the best one and the number of steps.
+    of the current window, what the best one surely reaches and the number of steps.
     """
 
     def __init__(
@@ -113,7 +113,7 @@ class ElboProgram:
             self._build()
         state: State = {
             "window_values": torch.zeros(self._window, dtype=torch.float64),
-            "best_mean": torch.tensor(-math.inf, dtype=torch.float64),
+            "surely": torch.tensor(-math.inf, dtype=torch.float64),
             "num_steps": torch.tensor(0),
         }
         for name, parameter in parameters.items():
@@ -307,15 +307,19 @@ class ElboProgram:
         values = state["window_values"].clone()
         first = (number - len(objectives)) % self._window
         values[first : first + len(objectives)] = torch.tensor(objectives, dtype=values.dtype)
-        best, best_mean = {f"best.{n}": state[f"best.{n}"] for n in evaluated}, state["best_mean"]
+        best, surely = {f"best.{n}": state[f"best.{n}"] for n in evaluated}, state["surely"]
         early = number < self._window
         if number % self._window == 0 or early:
-            margin = 0.0 if self._window == 1 else float(values.std()) / math.sqrt(self._window)
-            if early or float(values.mean()) >= float(best_mean) - margin:
+            mean, error = float(values.mean()), 0.0
+            if self._window > 1:
+                error = float(values.std()) / math.sqrt(self._window)
+            if early or mean + error >= float(surely):
                 best = {f"best.{n}": value for n, value in evaluated.items()}
             if not early:
-                best_mean = torch.maximum(best_mean, values.mean())
-        return {"window_values": values, "best_mean": best_mean, **best}
+                # the best of k windows of the same quality lies sqrt(2 log k) errors high by luck
+                luck = math.sqrt(2 * math.log(number // self._window))
+                surely = torch.maximum(surely, values.new_tensor(mean - luck * error))
+        return {"window_values": values, "surely": surely, **best}
 
     def _refuse_local_unknowns(self, batch: ModelArguments) -> None:
         """Unknowns of single rows would have to be scaled as well, in model and guide."""

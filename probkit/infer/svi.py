@@ -93,7 +93,7 @@ class SVI:
             "TraceGraph_ELBO", or "RenyiELBO", which with ``num_particles`` draws is the
             importance-weighted bound of Burda, Grosse & Salakhutdinov (ICLR 2016).
         window: steps that are averaged to judge progress; the returned parameters are those of
-            the latest window that is not worse than the best by a standard error.
+            the latest window that is not worse than the best by more than chance explains.
         patience: windows without improvement after which to stop early; None for never: the
             learning rate then falls as far as ``decay`` says, which a fit that stops at a high one
             pays for with noise in its posterior. Without it, a fit has CONVERGED if the last fifth

@@ -1,4 +1,4 @@
-"""GPyTorch kernels: Markov processes, which know their state space, and sparse regression."""
+"""GPyTorch kernels: Markov processes, mixture spectra, and sparse regression."""
 
 from probkit.kernels.categorical import CategoricalKernel
 from probkit.kernels.composition import MarkovProductKernel, MarkovScaleKernel, MarkovSumKernel
@@ -7,12 +7,15 @@ from probkit.kernels.markov import MarkovKernel
 from probkit.kernels.matern import MaternKernel
 from probkit.kernels.named import KERNEL_NAMES, kernel_from_name
 from probkit.kernels.periodic import CosineKernel, PeriodicKernel, QuasiPeriodicKernel
+from probkit.kernels.spectral import HarmonicFeatures, SpectralMixtureKernel
+from probkit.kernels.spectral_derivatives import SpectralDerivativeKernel
 from probkit.kernels.wiener import IntegratedWienerKernel, WienerKernel
 
 __all__ = [
     "KERNEL_NAMES",
     "CategoricalKernel",
     "CosineKernel",
+    "HarmonicFeatures",
     "IntegratedWienerKernel",
     "KroneckerSBLKernel",
     "MarkovKernel",
@@ -22,6 +25,8 @@ __all__ = [
     "MaternKernel",
     "PeriodicKernel",
     "QuasiPeriodicKernel",
+    "SpectralDerivativeKernel",
+    "SpectralMixtureKernel",
     "WienerKernel",
     "kernel_from_name",
 ]

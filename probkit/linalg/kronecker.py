@@ -15,7 +15,7 @@ import math
 from collections.abc import Callable, Sequence
 
 import torch
-from linear_operator.operators import LinearOperator
+from linear_operator.operators import LinearOperator, RootLinearOperator
 from torch import Tensor
 
 from probkit.errors import NotPositiveDefiniteError, ShapeError, message
@@ -121,6 +121,19 @@ class KroneckerLinearOperator(LinearOperator):
             quadratic = columns.sum(-1) if reduce_inv_quad or is_vector else columns
         return quadratic, self.logdet() if logdet else empty
 
+    def root_decomposition(self, method: str | None = None) -> RootLinearOperator:
+        """R with R R^T = K for a symmetric positive semidefinite real K, exact for any method."""
+        return self._root(0.5)
+
+    def root_inv_decomposition(
+        self,
+        initial_vectors: Tensor | None = None,
+        test_vectors: Tensor | None = None,
+        method: str | None = None,
+    ) -> RootLinearOperator:
+        """R with R R^T = K^-1 for a symmetric positive definite real K, exact for any method."""
+        return self._root(-0.5)
+
     def zero_mean_mvn_samples(
         self, num_samples: int, generator: torch.Generator | None = None
     ) -> Tensor:
@@ -141,6 +154,14 @@ class KroneckerLinearOperator(LinearOperator):
             device=self.device,
         )
         return mode_products(noise, roots).flatten(-len(sizes)).movedim(-2, 0)
+
+    def _root(self, power: float) -> RootLinearOperator:
+        values, vectors = self.eigenbasis()
+        pairs = zip(values, vectors.factors, strict=True)
+        # an eigenvalue below zero is rounding
+        return RootLinearOperator(
+            self.__class__(*(v * w.clamp(min=0).pow(power).unsqueeze(-2) for w, v in pairs))
+        )
 
     def _matmul(self, rhs: Tensor) -> Tensor:
         if rhs.dim() == 1:

@@ -141,6 +141,11 @@ class PrivacyAccountant:
         """Total less what is spent or reserved, exact."""
         return self.total - self.spent - self._reserved
 
+    @property
+    def budget(self) -> Budget:
+        """What remains, to plan with: for ``recommend`` and ``Sketch.predicted_sd``."""
+        return Budget(self.kind, self.remaining)
+
     def reserve(self, what: str, amount: Amount | None = None) -> Reservation:
         """Set an amount aside, or raise with the ledger unchanged.
 

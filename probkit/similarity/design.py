@@ -20,7 +20,7 @@ import torch
 from torch import Tensor
 
 from probkit.privacy.budget import Relation
-from probkit.privacy.mechanism import Blocks
+from probkit.privacy.mechanism import Blocks, Noise
 
 __all__ = ["Answer", "Decoder", "Design", "design_from_spec", "quantise"]
 
@@ -117,6 +117,10 @@ class Design(ABC):
     def predicted_sd(self, variance: Tensor, count: int | None) -> float:
         """Root mean square error by noise of a typical sum, before anything is released."""
 
+    def advice(self, noise: Noise, count: int) -> str | None:
+        """What would answer better than this design with this noise, if something would."""
+        return None
+
     @abstractmethod
     def scale_of_answers(self) -> float:
         """Largest similarity of one record and one query: errors near n times this are useless."""
@@ -141,6 +145,7 @@ def design_from_spec(spec: Mapping[str, Any], tensors: Mapping[str, Tensor]) -> 
     from probkit.similarity.moments import Moments
     from probkit.similarity.spectral import SpectralDistance
     from probkit.similarity.trees import DyadicTrees
+    from probkit.similarity.weight_space import WeightSpace
 
     known: tuple[type[Any], ...] = (
         ClassFeatures,
@@ -150,6 +155,7 @@ def design_from_spec(spec: Mapping[str, Any], tensors: Mapping[str, Tensor]) -> 
         Halfspaces,
         Moments,
         SpectralDistance,
+        WeightSpace,
     )
     settings = dict(spec)
     kind = settings.pop("kind")

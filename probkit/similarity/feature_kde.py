@@ -29,9 +29,10 @@ from torch import Tensor
 
 from probkit.errors import ConfigurationError, message
 from probkit.privacy.budget import Relation
-from probkit.privacy.mechanism import Blocks
+from probkit.privacy.mechanism import Blocks, Noise
 from probkit.similarity.design import Answer, Decoder, Design
-from probkit.similarity.spectral_laws import CompletelyMonotone, Law, law_of
+from probkit.similarity.spectral_laws import CompletelyMonotone, Law, law_of, norms_of
+from probkit.similarity.structured_waves import StructuredWaves
 from probkit.similarity.waves import UNIT, Waves, pair_bounds
 
 __all__ = ["FeatureKDE", "feature_blocks"]
@@ -50,6 +51,8 @@ class FeatureKDE(Design):
         num_features: m.
         seed: public; of the waves.
         center: (d,) middle of the domain, which reaches 1024 times the least bandwidth.
+        law: the waves, if they were drawn before.
+        projection: "dense", or "structured" for one bandwidth of a radial kernel.
     """
 
     kind = "features"
@@ -64,17 +67,24 @@ class FeatureKDE(Design):
         seed: int,
         center: Sequence[float],
         law: Law | None = None,
+        projection: str = "dense",
     ) -> None:
         self.dim, self.seed, self.num_features = dim, seed, num_features
         self.kernel = kernel if isinstance(kernel, str) else "completely monotone"
         self.bandwidths = [float(h) for h in bandwidths]
         self.center = torch.as_tensor(center, dtype=torch.float64)
-        self.law = law or law_of(kernel, dim=dim, num=num_features, seed=seed)
+        draw = norms_of if projection == "structured" else law_of
+        self.law = law or draw(kernel, dim=dim, num=num_features, seed=seed)
         turn = torch.arange(num_features) % len(self.bandwidths)
         lengths = torch.tensor(self.bandwidths, dtype=torch.float64)[turn]
-        raw = self.law.waves / lengths[:, None]
-        self.waves = Waves(raw, min(self.bandwidths), self.center)
-        self._raw = raw
+        self.projection = projection
+        self.waves: Waves | StructuredWaves
+        if projection == "structured":
+            norms = self.law.waves[:, 0] / lengths
+            self.waves = StructuredWaves(norms, dim, self.bandwidths[0], self.center, seed)
+        else:
+            self._raw = self.law.waves / lengths[:, None]
+            self.waves = Waves(self._raw, min(self.bandwidths), self.center)
         self.state_size = 2 * num_features
         self.largest = UNIT
 
@@ -88,6 +98,7 @@ class FeatureKDE(Design):
             "seed": self.seed,
             "center": self.center.tolist(),
             "family": self.law.family,
+            "projection": self.projection,
         }
 
     def tensors(self) -> dict[str, Tensor]:
@@ -98,7 +109,8 @@ class FeatureKDE(Design):
     def from_spec(cls, spec: Mapping[str, Any], tensors: Mapping[str, Tensor]) -> FeatureKDE:
         settings = dict(spec)
         law = Law(settings.pop("family"), tensors["waves"], tensors["wave_scale"])
-        if law.waves.shape != (settings["num_features"], settings["dim"]):
+        width = 1 if settings["projection"] == "structured" else settings["dim"]
+        if law.waves.shape != (settings["num_features"], width):
             raise ValueError("waves of another shape")
         return cls(**settings, law=law)
 
@@ -113,6 +125,17 @@ class FeatureKDE(Design):
 
     def predicted_sd(self, variance: Tensor, count: int | None) -> float:
         return math.sqrt(float(variance[-1]) / self.num_features) / UNIT
+
+    def advice(self, noise: Noise, count: int) -> str | None:
+        """Under pure DP the noise's variance grows with m and that of the waves is 1 / (2m)."""
+        growth = (self.predicted_sd(noise.variance(), count) / count) ** 2 / self.num_features
+        best = max(1, round(math.sqrt(1 / (2 * growth))))
+        if noise.kind == "gaussian" or self.num_features <= 1.1 * best:
+            return None
+        return (
+            f"With {self.num_features} waves the noise exceeds the error of the waves themselves: "
+            f"about {best} would answer best, or a (epsilon, delta) budget, where more are free."
+        )
 
     def scale_of_answers(self) -> float:
         return 1.0

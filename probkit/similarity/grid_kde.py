@@ -178,7 +178,9 @@ class GridKDE(Design):
         return [self._fit(j) @ self._kernel(j, points[:, j]) for j in range(self.dim)]
 
     def _grid(self, j: int) -> Tensor:
-        length = float(self.high[j] - self.low[j])
+        # to the end of the last whole cell: a spline that the domain hardly touches would get
+        # huge coefficients, and the noise with them
+        length = (self.cells[j] - 3) * self.step
         return torch.linspace(0, length, _FINE * self.cells[j], dtype=torch.float64)
 
     def _fit(self, j: int) -> Tensor:

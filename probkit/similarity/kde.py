@@ -34,6 +34,9 @@ class PrivateKDE(Sketch):
         center: (d,) middle of the domain of "features", which reaches 1024 bandwidths around it.
         spacing: cell width of the grid over the bandwidth; None for 0.7 (0.35 for kernels with a
             kink).
+        projection: "dense" waves, or "structured" ones, which cost O(m log d) a record in place
+            of O(m d): for one bandwidth of a kernel of the l2 distance, in dozens of dimensions
+            or more.
         seed: public; of the waves.
         relation, max_rows_per_user, on_bad: see ``Sketch``.
 
@@ -66,6 +69,7 @@ class PrivateKDE(Sketch):
         num_features: int | None = None,
         center: Any = None,
         spacing: float | None = None,
+        projection: Literal["dense", "structured"] = "dense",
         seed: int = 0,
         relation: Relation = "replace",
         max_rows_per_user: int = 1,
@@ -101,7 +105,17 @@ class PrivateKDE(Sketch):
                 raise ConfigurationError(
                     message("The centre must be d numbers", where="center", got=len(middle))
                 )
-            design = FeatureKDE(dim, kernel, lengths, num, seed, middle)
+            if projection not in ("dense", "structured") or (
+                projection == "structured" and len(lengths) != 1
+            ):
+                raise ConfigurationError(
+                    message(
+                        "Waves are dense, or structured for one bandwidth",
+                        where="projection, bandwidth",
+                        got=(projection, lengths),
+                    )
+                )
+            design = FeatureKDE(dim, kernel, lengths, num, seed, middle, projection=projection)
         else:
             raise ConfigurationError(
                 message("Unknown method", where="method", got=method, expected="features or grid")

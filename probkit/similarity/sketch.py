@@ -291,6 +291,9 @@ class Sketch:
                 NotPrivateWarning,
                 stacklevel=4,
             )
+        better = self.design.advice(noise, self.count)
+        if better is not None:
+            warnings.warn(better, AccuracyWarning, stacklevel=4)
         error = self.design.predicted_sd(noise.variance(), self.count) / self.count
         share = error / self.design.scale_of_answers()
         if share > 0.5:

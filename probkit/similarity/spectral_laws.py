@@ -31,7 +31,7 @@ from torch import Tensor
 from probkit.errors import ConfigurationError, message
 from probkit.random import as_generator
 
-__all__ = ["KERNELS", "CompletelyMonotone", "Law", "law_of", "similarity"]
+__all__ = ["KERNELS", "CompletelyMonotone", "Law", "law_of", "norms_of", "similarity"]
 
 Family = Literal["normal", "radial_cauchy", "product_cauchy"]
 KERNELS: dict[str, tuple[Family, bool]] = {
@@ -125,6 +125,31 @@ def law_of(kernel: str | CompletelyMonotone, *, dim: int, num: int, seed: int) -
         if family == "radial_cauchy":
             base = base / torch.randn(num, 1, generator=generator, dtype=torch.float64).abs()
     return Law(family, base * scale[:, None], scale)
+
+
+def norms_of(kernel: str | CompletelyMonotone, *, dim: int, num: int, seed: int) -> Law:
+    """Like ``law_of``, but only the norms of m waves of a radial kernel, as waves (m, 1).
+
+    Raises:
+        ConfigurationError: an unknown kernel, or one that is not a function of the l2 distance.
+    """
+    generator = as_generator(seed)
+    family, scale = _scales(kernel, num, generator)
+    if family == "product_cauchy":
+        raise ConfigurationError(
+            message(
+                "Structured waves need a kernel of the l2 distance",
+                where="projection",
+                got=kernel,
+                remedy='projection="dense"',
+            )
+        )
+    # the norm of a d-dimensional normal vector: the square root of a chi-square with d degrees
+    shape = torch.full((num,), dim / 2, dtype=torch.float64)
+    norm = torch._standard_gamma(shape, generator=generator).mul(2).sqrt()
+    if family == "radial_cauchy":
+        norm = norm / torch.randn(num, generator=generator, dtype=torch.float64).abs()
+    return Law(family, (norm * scale)[:, None], scale)
 
 
 def similarity(kernel: str, records: Tensor, points: Tensor, bandwidth: float = 1.0) -> Tensor:

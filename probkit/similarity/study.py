@@ -110,9 +110,7 @@ class ReleaseJob:
         pairs = self.bounds[0] if len(self.bounds) == 1 else self.bounds
         low, high = (torch.tensor(v, dtype=torch.float64) for v in check_box(pairs, dim))
         if self.similarity in KERNELS:
-            budget = (
-                PrivacyAccountant(epsilon=self.epsilon, delta=self.delta).reserve("plan").budget
-            )
+            budget = PrivacyAccountant(epsilon=self.epsilon, delta=self.delta).budget
             known = size if self.relation == "replace" else _UNKNOWN_SIZE
             choice = recommend(
                 max(2, known),

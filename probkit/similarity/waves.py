@@ -14,19 +14,19 @@ by at most half a quantum: the kernel that is realised differs from the wanted o
 from __future__ import annotations
 
 import math
-from functools import cached_property
+from functools import cache
 
 import torch
 from torch import Tensor
 
 from probkit.similarity.design import quantise
 
-__all__ = ["UNIT", "Waves", "pair_bounds"]
+__all__ = ["QUANTA", "RECORD_BITS", "TABLE_BITS", "UNIT", "Waves", "pair_bounds", "table_of_waves"]
 
-_QUANTA = 1024
-_RECORD_BITS = 20
+QUANTA = 1024
+RECORD_BITS = 20
 _TURN_BITS = 22
-_TABLE_BITS = 14
+TABLE_BITS = 14
 _BITS = 20
 _CHUNK = 512
 UNIT = 2**_BITS
@@ -44,11 +44,11 @@ class Waves:
 
     def __init__(self, waves: Tensor, bandwidth: float, center: Tensor) -> None:
         self.num, self.dim = waves.shape
-        self.quantum = bandwidth / _QUANTA
+        self.quantum = bandwidth / QUANTA
         self.center = center
         # integer products must stay below 2^53: fewer bits a coordinate in very high dimension
         room = 52 - (_TURN_BITS - 1) - math.ceil(math.log2(self.dim))
-        self._limit = 2 ** min(_RECORD_BITS, room)
+        self._limit = 2 ** min(RECORD_BITS, room)
         turns = waves * (self.quantum * 2.0**_TURN_BITS / (2 * math.pi))
         half = 2.0 ** (_TURN_BITS - 1)
         whole = torch.floor(turns + 0.5)
@@ -87,19 +87,25 @@ class Waves:
         angle = x @ self.frequencies.mT.to(x)
         return angle.cos(), angle.sin()
 
-    @cached_property
+    @property
     def _table(self) -> Tensor:
-        return _cosines()
+        return table_of_waves()[0]
 
-    @cached_property
+    @property
     def _sine(self) -> Tensor:
-        return torch.roll(_cosines(), 2 ** (_TABLE_BITS - 2))
+        return table_of_waves()[1]
+
+
+@cache
+def table_of_waves() -> tuple[Tensor, Tensor]:
+    """Cosines and sines of all phases, two int32 (2^14,)."""
+    cosines = _cosines()
+    return cosines, torch.roll(cosines, 2 ** (TABLE_BITS - 2))
 
 
 def pair_bounds() -> tuple[int, int]:
     """Bounds on the L1 and (rounded up) L2 norm of an integer pair, read off the table."""
-    table = _cosines().to(torch.int64)
-    other = torch.roll(table, 2 ** (_TABLE_BITS - 2))
+    table, other = (part.to(torch.int64) for part in table_of_waves())
     l1 = int((table.abs() + other.abs()).max())
     square = int((table**2 + other**2).max())
     root = math.isqrt(square)
@@ -109,10 +115,10 @@ def pair_bounds() -> tuple[int, int]:
 def _table_index(whole: Tensor, turns: Tensor) -> Tensor:
     """(B, M) entries of the table: the exact phase modulo one turn, rounded to 14 bits."""
     phase = (whole @ turns.mT).to(torch.int64)
-    drop = _TURN_BITS - _TABLE_BITS
-    return phase.add_(2 ** (drop - 1)).bitwise_right_shift_(drop).bitwise_and_(2**_TABLE_BITS - 1)
+    drop = _TURN_BITS - TABLE_BITS
+    return phase.add_(2 ** (drop - 1)).bitwise_right_shift_(drop).bitwise_and_(2**TABLE_BITS - 1)
 
 
 def _cosines() -> Tensor:
-    angle = 2 * math.pi * torch.arange(2**_TABLE_BITS, dtype=torch.float64) / 2**_TABLE_BITS
+    angle = 2 * math.pi * torch.arange(2**TABLE_BITS, dtype=torch.float64) / 2**TABLE_BITS
     return torch.trunc(torch.cos(angle) * UNIT).to(torch.int32)

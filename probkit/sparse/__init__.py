@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from probkit.linalg.nearest_kronecker import nearest_kronecker
 from probkit.sparse.baselines import kronecker_omp, omp, oracle_least_squares
 from probkit.sparse.estimator import METHODS, KroneckerSBL, Recovery
 from probkit.sparse.grids import GridDictionary
@@ -23,6 +24,7 @@ __all__ = [
     "draw_coefficients",
     "kronecker_omp",
     "kronecker_sparse_model",
+    "nearest_kronecker",
     "nmse",
     "omp",
     "oracle_least_squares",

@@ -116,7 +116,8 @@ class KroneckerSBL:
         method: "evidence"; "pattern_coupled" (neighbouring slices share scales, strength learned);
             "rank1" (one-factor problems as the only start); the paper's "am", "svd", "ksbl",
             "paper_pattern_coupled"; "classic" (a free variance for every atom, dense).
-        noise: "learn", a variance (one a problem of a batch), or "noiseless".
+        noise: "learn", a variance (one a problem of a batch; not a standard deviation, precision
+            or decibels), or "noiseless".
         starts: of "evidence": any of "flat", "em", "svd", "rank1".
         select: whether "evidence" chooses slices by what they are worth.
         coupling: candidates for the strength of "pattern_coupled", or one number.
@@ -178,7 +179,9 @@ class KroneckerSBL:
 
         Args:
             y: (*batch, [snapshots,] M_1, ..., M_I), or the same with the measurements flattened.
-            dictionaries: A_k, (M_k, N_k), or (B, M_k, N_k) with one for each problem.
+            dictionaries: A_k, (M_k, N_k), or (B, M_k, N_k) with one for each problem. Integers
+                become float64; everything is promoted to the widest of the given dtypes, so that
+                x is complex if y or any A_k is.
             snapshots: whether the dimension before the measurements holds snapshots that share
                 their support.
             checkpoint: directory for checkpoints; None for none.
@@ -263,15 +266,7 @@ class KroneckerSBL:
             order=self.order,
             max_bytes=self.max_bytes,
         )
-        if problem.num_problems > 1 or self.method == "classic":
-            raise ConfigurationError(
-                message(
-                    "Off-grid refinement takes one problem at a time, with its own dictionaries",
-                    where="y" if problem.num_problems > 1 else "method",
-                    got=layout.batch or self.method,
-                    remedy="loop over the batch; use a Kronecker method",
-                )
-            )
+        self._check_refinable(problem, layout)
         sweeps = CAVI(max_sweeps=self.max_steps or _MAX_SWEEPS)
         on_grid = sweeps.fit(self._program(problem, layout)).posterior
         assert isinstance(on_grid, SparsePosterior)
@@ -358,6 +353,17 @@ class KroneckerSBL:
             drop_absolute=self.drop_absolute,
             max_steps=self.max_steps or MAX_STEPS,
         )
+
+    def _check_refinable(self, problem: Problem, layout: Layout) -> None:
+        if problem.num_problems > 1 or self.method == "classic":
+            raise ConfigurationError(
+                message(
+                    "Off-grid refinement takes one problem at a time, with its own dictionaries",
+                    where="y" if problem.num_problems > 1 else "method",
+                    got=layout.batch or self.method,
+                    remedy="loop over the batch; use a Kronecker method",
+                )
+            )
 
     def _check_settings(self) -> None:
         if self.method not in METHODS:

@@ -18,6 +18,7 @@ class GridDictionary(NamedTuple):
     """A dictionary as a function of its grid.
 
     Example:
+        >>> import torch
         >>> from probkit.sparse import steering
         >>> angles = GridDictionary(lambda t: steering(8, t), torch.linspace(-1, 0.9, 20).double())
         >>> angles.matrix().shape

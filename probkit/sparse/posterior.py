@@ -106,7 +106,7 @@ class SparsePosterior:
         return self._reshape(full[:, 0] > 0)
 
     def sample(self, num_samples: int, generator: torch.Generator) -> dict[str, Tensor]:
-        """Joint draws, (num_samples, *shape of the mean)."""
+        """Joint draws, ``(num_samples, *mean.shape)``."""
         num_columns = self.mean_grid.shape[1]
         root = outer(self.scales).sqrt().unsqueeze(1)
         kept, rows = root.shape[2:], [a.shape[-2] for a in self.factors]
@@ -155,7 +155,8 @@ class SparsePosterior:
     @classmethod
     def from_spec(cls, spec: dict[str, Any], tensors: dict[str, Tensor]) -> SparsePosterior:
         """The posterior from its spec and tensors."""
-        joined = {n: torch.view_as_complex(tensors[n].contiguous()) for n in spec["complex"]}
+        # not a view: a file's memory need not be aligned as complex products want it
+        joined = {n: torch.complex(*tensors[n].unbind(-1)) for n in spec["complex"]}
         tensors = {**tensors, **joined}
         single: dict[str, Any] = {n: tensors[n] for n in ("noise", "mean_grid", "log_evidence")}
         count = range(spec["num_factors"])

@@ -5,12 +5,12 @@ of their factor's largest, stop when the product of the scales changes by less t
 or after 150 steps. They are here for comparison; :mod:`probkit.sparse.evidence` finds larger
 evidence in fewer steps. They work in the units of the data, as published.
 
-    am    alternating minimisation of the EM objective until norm(change) <= 1e-5, norm(g_k) = 1
-    ksbl  one sweep of it
-    classic  the same on a problem whose only factor is the whole dictionary
-    svd   leading singular vectors of the unfoldings of T + V
-    paper_pattern_coupled   am whose factors 1, 3, ... are projected: g_k = 1e-5 + C_k t_k, t_k the
-          non-negative least-squares fit to the am target; at most 9 sweeps
+- am: alternating minimisation of the EM objective until norm(change) <= 1e-5, norm(g_k) = 1.
+- ksbl: one sweep of it.
+- classic: the same on a problem whose only factor is the whole dictionary.
+- svd: leading singular vectors of the unfoldings of T + V.
+- paper_pattern_coupled: am whose factors 1, 3, ... are projected, g_k = 1e-5 + C_k t_k, t_k the
+  non-negative least-squares fit to the am target; at most 9 sweeps.
 
 Source: He & Joseph, arXiv 2307.14719.
 """

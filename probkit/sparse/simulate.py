@@ -67,24 +67,7 @@ def simulate_recovery(
     """
     num_factors = len(num_measurements)
     sizes = [num_atoms] * num_factors if isinstance(num_atoms, int) else list(num_atoms)
-    if structure not in ("free", "rank1"):
-        raise ConfigurationError(
-            message(
-                "Unknown structure",
-                where="structure",
-                got=repr(structure),
-                expected="free or rank1",
-            )
-        )
-    if num_nonzero > min(sizes):
-        raise ConfigurationError(
-            message(
-                "More non-zeros than atoms",
-                where="num_nonzero",
-                got=num_nonzero,
-                expected=f"<= {min(sizes)}",
-            )
-        )
+    _check(structure, num_nonzero, sizes)
     g = as_generator(seed)
     dtype = torch.complex128 if is_complex else torch.float64
     factors = [
@@ -108,3 +91,24 @@ def simulate_recovery(
     if num_snapshots is None:
         x, y = x[0], y[0]
     return RecoveryProblem(factors, x, y, noise)
+
+
+def _check(structure: str, num_nonzero: int, sizes: list[int]) -> None:
+    if structure not in ("free", "rank1"):
+        raise ConfigurationError(
+            message(
+                "Unknown structure",
+                where="structure",
+                got=repr(structure),
+                expected="free or rank1",
+            )
+        )
+    if num_nonzero > min(sizes):
+        raise ConfigurationError(
+            message(
+                "More non-zeros than atoms",
+                where="num_nonzero",
+                got=num_nonzero,
+                expected=f"<= {min(sizes)}",
+            )
+        )

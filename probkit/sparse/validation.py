@@ -120,6 +120,7 @@ def to_dictionaries(dictionaries: Any) -> list[Tensor]:
                     remedy="move them with .to(device)",
                 )
             )
+    for k, a in enumerate(found):
         _check_finite(a, f"dictionaries[{k}]")
     batches = {a.shape[0] for a in found if a.dim() == 3} - {1}
     if len(batches) > 1:

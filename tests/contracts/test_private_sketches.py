@@ -378,3 +378,13 @@ def test_recommendation_follows_dimension_and_budget():
         recommend(100, 2, "sinc", pure)
     with pytest.warns(AccuracyWarning):
         recommend(10, 500, "l1", pure, bounds=(0, 1))
+
+
+def test_more_waves_than_a_pure_budget_can_pay_are_warned_of_with_the_best_number():
+    x = torch.rand(5000, 2, dtype=torch.float64, generator=torch.Generator().manual_seed(0))
+    few = PrivateKDE(2, bandwidth=1.0, num_features=200).update(x)
+    with pytest.warns(AccuracyWarning, match="about 884 would"):
+        PrivateKDE(2, bandwidth=1.0, num_features=2000).update(x).release(
+            PrivacyAccountant(epsilon=1)
+        )
+    few.release(PrivacyAccountant(epsilon=1))  # no warning: pytest makes one an error

@@ -72,6 +72,25 @@ def test_full_rank_guide_reaches_the_exact_posterior():
     assert result.diagnostics["khat"] < 0.5
 
 
+def test_a_lucky_window_early_on_is_not_what_is_returned():
+    # the noise of the objective falls with the learning rate: an early window's high mean is luck
+    y = torch.linspace(-1.0, 2.0, 300, dtype=torch.float64)
+
+    def model(y):
+        mu = pyro.sample("mu", dist.Normal(torch.zeros((), dtype=y.dtype), 10.0))
+        with pyro.plate("rows", len(y)):
+            pyro.sample("y", dist.Normal(mu, 1.0), obs=y)
+
+    precision = len(y) + 0.01
+    settings = SVI(
+        steps=100_000, learning_rate=0.02, decay=1e-4, compile="on",
+        num_posterior_samples=100_000, num_diagnostic_samples=0,
+    )  # fmt: skip
+    for seed in range(4):
+        mean = settings.fit(model, y, seed=seed).posterior.mean()["mu"]
+        assert abs(float(mean) - float(y.sum()) / precision) * precision**0.5 < 0.02
+
+
 def test_interrupted_native_fits_go_on_bit_by_bit(tmp_path):
     whole = fit(everything, "on", steps=700, window=100)
     part = fit(everything, "on", steps=700, window=100, max_seconds=1e-9)

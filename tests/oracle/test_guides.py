@@ -39,7 +39,7 @@ def fit(model, form, **settings):
 
 @pytest.mark.parametrize("form", FORMS)
 def test_forms_find_a_gaussian(form):
-    settings = {"steps": 1500, "num_particles": 2} if form == "flow" else {}
+    settings = {"steps": 2500, "num_particles": 2} if form == "flow" else {}
     posterior = fit(gaussian, form, num_diagnostic_samples=0, **settings).posterior
     draws = posterior.sample(20_000, torch.Generator().manual_seed(0))["x"]
     found = torch.cov(draws.T)

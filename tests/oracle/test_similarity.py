@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import warnings
+from fractions import Fraction
 
 import pytest
 import torch
 
-from probkit.privacy import NotPrivateWarning, PrivacyAccountant
-from probkit.similarity import CompletelyMonotone, PrivateDistance, PrivateKDE
-from probkit.similarity.spectral_laws import law_of
+from probkit.errors import ConfigurationError
+from probkit.privacy import Budget, NotPrivateWarning, PrivacyAccountant
+from probkit.similarity import CompletelyMonotone, PrivateDistance, PrivateKDE, Release
+from probkit.similarity.spectral_laws import law_of, similarity
 from tests.similarity_cases import CASES, ball, box, without_noise
 
 RELATIONS = ("replace", "add_remove")
@@ -159,3 +161,69 @@ def test_interval_covers_noise_and_waves():
         low, high = release.query(y).interval(0.95)
         inside.append((low <= exact) & (exact <= high))
     assert 0.91 <= float(torch.stack(inside).double().mean()) <= 0.98
+
+
+@pytest.mark.parametrize("width", [1.0, 0.99, 0.981, 1.05])
+def test_noise_of_a_grid_is_even_whatever_part_of_a_cell_its_domain_ends_in(width):
+    sketch = PrivateKDE(1, bandwidth=0.2, method="grid", bounds=(0, width))
+    variance = sketch.plan(Budget("pure", Fraction(1))).variance()
+    decoder = sketch.design.decoder(torch.zeros_like(variance), variance, 1)
+    points = torch.linspace(0, width, 50, dtype=torch.float64)[:, None]
+    noise = decoder.query(points).noise_sd
+    assert float(noise.max()) < 3 * float(noise.median())
+
+
+def structured(seed=0, dim=60, num_features=3000, **settings):
+    return PrivateKDE(
+        dim,
+        bandwidth=1.0,
+        num_features=num_features,
+        projection="structured",
+        seed=seed,
+        **settings,
+    )
+
+
+@pytest.mark.parametrize("kernel", ["gaussian", "exponential", "cauchy", "inverse"])
+def test_structured_waves_answer_like_brute_force(kernel):
+    g = generator()
+    x = 0.15 * torch.randn(300, 60, generator=g, dtype=torch.float64)
+    y = 0.15 * torch.randn(20, 60, generator=g, dtype=torch.float64)
+    sketch = structured(kernel=kernel).update(x[:100]).update(x[100:])
+    means = without_noise(sketch).query(y).value / 300
+    assert torch.allclose(means, similarity(kernel, x, y).mean(-1), atol=0.03)
+
+
+def test_structured_waves_are_whole_number_functions_of_a_record():
+    sketch = structured(num_features=130)
+    waves, g = sketch.design.waves, generator(1)
+    x = torch.randn(50, 60, generator=g, dtype=torch.float64)
+    # the dense frequencies at the same rounded records, in real numbers
+    quanta = torch.floor(x / waves.quantum + 0.5) * waves.quantum
+    angle = quanta @ waves.frequencies.mT
+    cosine, sine = waves.pairs(x)
+    assert torch.allclose(cosine.double() / 2**20, angle.cos(), atol=3e-4)
+    assert torch.allclose(sine.double() / 2**20, angle.sin(), atol=3e-4)
+    assert torch.equal(waves.sums(x)[:, 0], cosine.sum(0))
+    assert torch.equal(waves.pairs(x[7:8])[0], cosine[7:8])
+    assert torch.allclose(waves.real_pairs(quanta)[0], angle.cos(), atol=1e-9)
+
+
+def test_structured_waves_keep_the_claimed_bounds_and_survive_a_file(tmp_path):
+    sketch = structured(num_features=200)
+    x = 50 * torch.randn(100, 60, generator=generator(2), dtype=torch.float64)
+    cosine, sine = (part.double() for part in sketch.design.waves.pairs(x))
+    blocks = sketch.design.blocks("add_remove", 1)
+    moved = torch.cat([cosine, sine], 1)
+    assert float(torch.linalg.vector_norm(moved, dim=1).max()) <= blocks.l2[1]
+    assert float(moved.abs().sum(1).max()) <= blocks.l1[1]
+    release = sketch.update(x).release(PrivacyAccountant(epsilon=5, delta=1e-6))
+    loaded = Release.load(release.save(tmp_path / "release"))
+    assert torch.equal(loaded.query(x[:5]).value, release.query(x[:5]).value)
+
+
+@pytest.mark.parametrize("bad", [{"kernel": "laplacian"}, {"bandwidth": [1.0, 2.0]}])
+def test_structured_waves_are_for_one_bandwidth_of_a_radial_kernel(bad):
+    settings = {"bandwidth": 1.0, "projection": "structured", **bad}
+    with pytest.raises(ConfigurationError, match="projection"):
+        PrivateKDE(64, **settings)

@@ -1,0 +1,25 @@
+"""All rows of the PDE family; importing this module registers them."""
+
+from benchmarks.pde import (
+    authors,
+    bad_input,
+    domains,
+    evolution,
+    grids,
+    kernels,
+    lines,
+    noise,
+    terrain,
+)
+
+__all__ = [
+    "authors",
+    "bad_input",
+    "domains",
+    "evolution",
+    "grids",
+    "kernels",
+    "lines",
+    "noise",
+    "terrain",
+]

@@ -1,0 +1,99 @@
+"""P20: patches of masked terrain filled in with a biharmonic prior.
+
+The surface of least bending, whose gaps satisfy the biharmonic equation, is u with Laplacian white
+noise: ``u_xx + u_yy = 0`` up to a standard deviation that held-out patches of each window choose.
+"""
+
+from __future__ import annotations
+
+import itertools
+import math
+import warnings
+from collections.abc import Iterator
+from pathlib import Path
+
+import matplotlib
+import numpy as np
+import torch
+from scipy.interpolate import CloughTocher2DInterpolator
+from torch import Tensor
+
+from benchmarks.frame import Context, Line, row
+from probkit.errors import FitWarning
+from probkit.pde import PDE, Box, GPSolver, PDESolution, Problem, Term
+
+_FILE = "mpl-data/sample_data/jacksboro_fault_dem.npz"
+_WINDOW, _PATCH = 36, 8
+_NORMAL_90 = 1.644854
+_BENDING = (7.0, 10.0, 14.0, 20.0, 28.0, 40.0, 56.0, 80.0)
+_ROUGHNESS = 0.5
+_PDE = PDE([Term(1.0, (2, 0)), Term(1.0, (0, 2))])
+
+
+class Flat:
+    """A prior that leaves everything to equation and data."""
+
+    def spectral_density(self, frequency: Tensor) -> Tensor:
+        return torch.full_like(frequency, 1e4)
+
+
+@row("P20", "terrain with a biharmonic prior")
+def terrain(context: Context) -> Iterator[Line]:
+    heights = np.load(Path(matplotlib.__file__).parent / _FILE)["elevation"].astype(float)
+    rng = np.random.default_rng(0)
+    ours, cubic, inside = [], [], []
+    for _ in range(context.size(24, 2)):
+        top = int(rng.integers(heights.shape[0] - _WINDOW))
+        left = int(rng.integers(heights.shape[1] - _WINDOW))
+        window = heights[top : top + _WINDOW, left : left + _WINDOW]
+        held = np.zeros_like(window, dtype=bool)
+        edge = (_WINDOW - _PATCH) // 2
+        held[edge : edge + _PATCH, edge : edge + _PATCH] = True
+        solution, mean = _fill(window, held)
+        place = torch.from_numpy(np.argwhere(held).astype(float))
+        found = solution.result.predict(place)
+        truth = window[held]
+        error = (found["mean"] + mean).numpy() - truth
+        ours.append(error**2)
+        sd = (found["sd"].square() + _ROUGHNESS**2).sqrt().numpy()
+        inside.append(np.abs(error) < _NORMAL_90 * sd)
+        known = np.argwhere(~held)
+        other = CloughTocher2DInterpolator(known, window[~held])(np.argwhere(held))
+        cubic.append((other - truth) ** 2)
+    rmse = float(np.sqrt(np.mean(ours)))
+    what = f"{len(ours)} patches of {_PATCH} x {_PATCH}: RMSE in m (baseline: cubic interpolation)"
+    yield Line("rmse", what, rmse, float(np.sqrt(np.mean(cubic))))
+    yield Line("coverage", "coverage of 90 % intervals", float(np.mean(inside)))
+
+
+def _fill(window: np.ndarray, held: np.ndarray) -> tuple[PDESolution, float]:
+    """The solution, and the mean taken off.
+
+    The bending is that which predicts four further patches of the window best: the evidence of the
+    whole window asks for how rough it is on average, these for how far a gap may be off.
+    """
+    hidden = np.zeros_like(held)
+    for row_, column in itertools.product((4, _WINDOW - 10), repeat=2):
+        hidden[row_ : row_ + 6, column : column + 6] = True
+    best, chosen = -math.inf, _BENDING[0]
+    for bending in _BENDING:
+        solution, mean = _solve(window, held | hidden, bending)
+        found = solution.result.predict(torch.from_numpy(np.argwhere(hidden).astype(float)))
+        spread = (found["sd"].square() + _ROUGHNESS**2).sqrt()
+        score = torch.distributions.Normal(found["mean"] + mean, spread)
+        value = float(score.log_prob(torch.from_numpy(window[hidden])).sum())
+        if value > best:
+            best, chosen = value, bending
+    return _solve(window, held, chosen)
+
+
+def _solve(window: np.ndarray, held: np.ndarray, bending: float) -> tuple[PDESolution, float]:
+    mean = float(window[~held].mean())
+    x = torch.from_numpy(np.argwhere(~held).astype(float))
+    y = torch.from_numpy(window[~held] - mean)
+    box = Box([(0.0, _WINDOW - 1.0)] * 2, _WINDOW)
+    problem = Problem(_PDE, box, (), 0.0, noise=bending, data=(x, y, _ROUGHNESS))
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", FitWarning)
+        solver = GPSolver(prior=Flat(), band_limit=0.5, extension=1.25)
+        return solver.fit(problem), mean

@@ -1,0 +1,23 @@
+"""Processes driven by fractional Brownian motion: how rough a series is, and what follows."""
+
+from __future__ import annotations
+
+from probkit.fractional.control import ControlGuide, ControlPaths
+from probkit.fractional.guide import GuidePaths, MarkovGaussianGuide
+from probkit.fractional.hurst import HurstModel
+from probkit.fractional.model import hurst_model, series_log_likelihood
+from probkit.fractional.sde import FractionalSDE, SDEPath
+from probkit.statespace.fractional import MarkovApproxFBM
+
+__all__ = [
+    "ControlGuide",
+    "ControlPaths",
+    "FractionalSDE",
+    "GuidePaths",
+    "HurstModel",
+    "MarkovApproxFBM",
+    "MarkovGaussianGuide",
+    "SDEPath",
+    "hurst_model",
+    "series_log_likelihood",
+]

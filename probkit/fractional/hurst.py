@@ -1,0 +1,277 @@
+"""``HurstModel``: how rough is a series, with an honest interval; the door for measured series."""
+
+from __future__ import annotations
+
+import time
+import warnings
+from collections.abc import Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from probkit.errors import ConfigurationError, FitWarning, message
+from probkit.fractional.forecast import forecast, mixture_quantiles
+from probkit.fractional.grid import GridPosterior, grid_posterior
+from probkit.fractional.model import hurst_model
+from probkit.fractional.series import Series, prepare_series
+from probkit.fractional.system import fractional_system
+from probkit.infer import HMC, NUTS, DrawsPosterior, FitResult, Laplace, Status, fit
+from probkit.infer.provenance import data_digest, provenance
+from probkit.random import as_generator
+
+__all__ = ["HurstModel"]
+
+_NEAR_END = 0.05
+
+
+class HurstModel:
+    """Posterior of the Hurst index, scale and noise of one or many series, by the exact filter.
+
+    ``y(t_n) = level + sigma B_H(t_n) + noise`` (or its increments, or with mean reversion the
+    stationary fractional Ornstein-Uhlenbeck process), at even or uneven times, with missing values.
+
+    Args:
+        kind: "levels" or "increments": what the values are. There is no default, because a
+            mistake here is the commonest cause of a wrong Hurst index.
+        noise: whether values carry independent noise besides the process. Leaving it out where
+            there is noise biases the index towards 0.
+        reversion: whether the level reverts to a mean.
+        grid_size: points of the Hurst index on the final grid.
+        num_samples: posterior draws.
+        engine: None for quadrature on a grid; ``Laplace``, ``NUTS`` or ``HMC`` settings. Grids
+            give every series of a batch its own parameters, the engines one set to all.
+        seed: of draws and engines.
+
+    Attributes:
+        result_: the :class:`probkit.infer.FitResult`; sites ``hurst``, ``scale`` (sd of the
+            process's increment over one unit of time), ``noise`` (sd) and ``reversion`` (per unit
+            of time), each (chain, draw) or, for a batch of R series, (chain, draw, R).
+        grid_: the grid, where one was used.
+
+    Raises:
+        ConfigurationError: an unknown kind, or mean reversion of increments.
+
+    Example:
+        >>> from probkit.statespace.fractional_noise import sample_fgn
+        >>> y = sample_fgn(0.3, 500, 1, seed=0)[0]
+        >>> model = HurstModel("increments", noise=False).fit(y)
+        >>> abs(float(model.result_.posterior.mean()["hurst"]) - 0.3) < 0.06
+        True
+    """
+
+    def __init__(
+        self,
+        kind: str,
+        *,
+        noise: bool = True,
+        reversion: bool = False,
+        grid_size: int = 61,
+        num_samples: int = 1000,
+        engine: Laplace | NUTS | HMC | None = None,
+        seed: int = 0,
+    ) -> None:
+        if kind not in ("levels", "increments"):
+            raise ConfigurationError(
+                message(
+                    "What the values are must be said",
+                    where="kind",
+                    got=repr(kind),
+                    expected='"levels" or "increments"',
+                )
+            )
+        if reversion and kind == "increments":
+            raise ConfigurationError(
+                message(
+                    "Mean reversion is a property of levels",
+                    where="reversion",
+                    remedy='give levels with kind="levels"',
+                )
+            )
+        self.kind, self.noise, self.reversion = kind, noise, reversion
+        self.grid_size, self.num_samples, self.engine = grid_size, num_samples, engine
+        self.seed = seed
+
+    def fit(self, y: Any, times: Any = None) -> HurstModel:
+        """Fit to one series (N,) or R series (R, N) of the same times.
+
+        Args:
+            y: values; NaN where missing.
+            times: (N,) strictly increasing; 0, 1, 2, ... if None.
+
+        Raises:
+            ShapeError, DataError: see the messages; all are raised before any computation.
+        """
+        values = torch.as_tensor(np.asarray(y, dtype=np.float64))
+        grid = None if times is None else torch.as_tensor(np.asarray(times, dtype=np.float64))
+        self.series_ = prepare_series(values, grid, self.kind)
+        self._single = values.dim() == 1
+        if self.engine is None:
+            self.result_ = self._fit_grid(values, grid)
+        else:
+            model = hurst_model(self.series_, noise=self.noise, reversion=self.reversion)
+            found = fit(model, engine=self.engine, seed=self.seed)
+            found.posterior = self._in_user_units(found.posterior)
+            self.result_ = found
+        self.result_.diagnostics["num_missing"] = self.series_.num_missing
+        self._warn_at_the_ends()
+        return self
+
+    def predict(
+        self, times: Any, *, quantiles: Sequence[float] = (0.05, 0.95), series: int = 0
+    ) -> dict[str, Tensor]:
+        """Predictive law of observations at future times, parameters integrated out.
+
+        Args:
+            times: (T,) increasing, after the last time of the data. For increments the ends of
+                their intervals.
+            quantiles: levels.
+            series: which of a batch.
+
+        Returns:
+            ``mean`` (T,), ``sd`` (T,) and ``quantiles`` (levels, T).
+
+        Raises:
+            ConfigurationError: times that do not follow the data.
+        """
+        points = torch.as_tensor(np.asarray(times, dtype=np.float64)).reshape(-1)
+        before = points.new_tensor([self.series_.last_time])
+        gaps = torch.cat([before, points]).diff() / self.series_.step
+        if not bool((gaps > 0).all()):
+            raise ConfigurationError(
+                message(
+                    "Forecasts are for increasing times after the data",
+                    where="times",
+                    got=points.tolist()[:3],
+                    expected=f"> {self.series_.last_time}",
+                )
+            )
+        one = self._one(series)
+        draws = self._step_units(series)
+        system = fractional_system(draws["hurst"], draws["noise"], draws.get("rate"), one.span)
+        mean, sd = forecast(system, draws["scale"], one, gaps.tolist())
+        spread = (sd.square().mean(-1) + mean.var(-1, unbiased=False)).sqrt()
+        return {
+            "mean": mean.mean(-1),
+            "sd": spread,
+            "quantiles": mixture_quantiles(mean, sd, quantiles),
+        }
+
+    def compare(self, hurst: float = 0.5) -> Tensor:
+        """Log Bayes factor of a free Hurst index against a fixed one, for every series.
+
+        Positive values speak for the free index. The prior of the free one is uniform.
+
+        Example:
+            >>> from probkit.statespace.fractional_noise import sample_fgn
+            >>> rough = HurstModel("increments", noise=False).fit(sample_fgn(0.2, 300, 1)[0])
+            >>> bool(rough.compare(0.5) > 3)
+            True
+        """
+        options: dict[str, Any] = {"noise": self.noise, "reversion": self.reversion}
+        free = grid_posterior(self.series_, size=self.grid_size, **options)
+        fixed = grid_posterior(self.series_, size=1, hurst=hurst, **options)
+        return free.log_evidence - fixed.log_evidence
+
+    def save(self, directory: str | Path) -> Path:
+        """Write the result (``FitResult.save``)."""
+        return self.result_.save(directory)
+
+    def _fit_grid(self, values: Tensor, grid: Tensor | None) -> FitResult:
+        start = time.process_time()
+        found = grid_posterior(
+            self.series_, noise=self.noise, reversion=self.reversion, size=self.grid_size
+        )
+        self.grid_ = found
+        posterior = self._in_user_units(DrawsPosterior(self._draw(found)))
+        history = {
+            "objective": np.array([float(found.log_evidence.sum())]),
+            "segment": np.array([0.0]),
+            "seconds": np.array([time.process_time() - start]),
+        }
+        settings = {
+            name: getattr(self, name)
+            for name in ("kind", "noise", "reversion", "grid_size", "num_samples")
+        }
+        record = provenance(
+            engine="grid",
+            reason="few parameters: quadrature is exact",
+            settings=settings,
+            seed=self.seed,
+            dtype=torch.float64,
+            device="cpu",
+            data=data_digest(values, grid),
+        )
+        diagnostics = {"log_evidence": found.log_evidence.tolist(), "grid_points": len(found.hurst)}
+        return FitResult(Status.CONVERGED, posterior, history, diagnostics, record)
+
+    def _draw(self, grid: GridPosterior) -> dict[str, Tensor]:
+        """Draws of all series in step units; uniform inside the cells of the grid."""
+        generator = as_generator(self.seed)
+        index = torch.multinomial(grid.weight, self.num_samples, True, generator=generator)
+        coordinates = {"hurst": grid.hurst}
+        if grid.log_noise is not None:
+            coordinates["log_noise"] = grid.log_noise
+        if grid.log_reversion is not None:
+            coordinates["log_reversion"] = grid.log_reversion
+        draws = {}
+        for name, values in coordinates.items():
+            unique = torch.unique(values)
+            cell = float(unique.diff().mean()) if len(unique) > 1 else 0.0
+            jitter = torch.rand(index.shape, generator=generator, dtype=torch.float64) - 0.5
+            inside = values[index] + cell * jitter
+            draws[name] = inside.clamp(float(unique[0]), float(unique[-1]))
+        shape = torch.full(index.shape, grid.num_observed / 2, dtype=torch.float64)
+        gamma = torch._standard_gamma(shape, generator)
+        square = grid.quadratic.gather(1, index) / 2 / gamma
+        draws["log_scale"] = 0.5 * torch.log(square)
+        return {name: value.mT[None] for name, value in draws.items()}  # (chain, draw, series)
+
+    def _in_user_units(self, posterior: Any) -> DrawsPosterior:
+        """Sites of the user: scale per unit of time, noise sd, reversion per unit of time."""
+        draws, step = posterior.draws, self.series_.step
+        if self._single:
+            draws = {k: v[..., 0] if v.dim() == 3 else v for k, v in draws.items()}
+        hurst = draws["hurst"]
+        sites = {"hurst": hurst, "scale": torch.exp(draws["log_scale"]) * step**-hurst}
+        if "log_noise" in draws:
+            sites["noise"] = torch.exp(draws["log_scale"] + draws["log_noise"] / 2)
+        if "log_reversion" in draws:
+            sites["reversion"] = torch.exp(draws["log_reversion"]) / step
+        return DrawsPosterior(sites)
+
+    def _step_units(self, series: int) -> dict[str, Tensor]:
+        """Draws (S,) of one series, back in units of a step."""
+        posterior, step = self.result_.posterior, self.series_.step
+        assert isinstance(posterior, DrawsPosterior)
+        flat = {name: value.flatten(0, 1) for name, value in posterior.draws.items()}
+        flat = {name: v[:, series] if v.dim() == 2 else v for name, v in flat.items()}
+        found = {"hurst": flat["hurst"], "scale": flat["scale"] * step ** flat["hurst"]}
+        noise = flat.get("noise", torch.zeros_like(found["scale"]))
+        found["noise"] = (noise / found["scale"]).square()
+        if "reversion" in flat:
+            found["rate"] = flat["reversion"] * step
+        return found
+
+    def _one(self, index: int) -> Series:
+        s = self.series_
+        return replace(s, values=s.values[index : index + 1], first=s.first[index : index + 1])
+
+    def _warn_at_the_ends(self) -> None:
+        mean = self.result_.posterior.mean()["hurst"]
+        low, high = 0.03 + _NEAR_END, 0.97 - _NEAR_END
+        if bool((mean < low).any()) or bool((mean > high).any()):
+            other = "increments" if self.kind == "levels" else "levels"
+            text = message(
+                "The Hurst index is at the end of its range",
+                got=f"posterior mean {float(mean.min()):.3f} to {float(mean.max()):.3f}",
+                causes=(
+                    f"the values are {other}, not {self.kind}",
+                    "noise that the model leaves out" if not self.noise else "a trend or a shift",
+                ),
+                remedy=f'check with kind="{other}"',
+            )
+            warnings.warn(text, FitWarning, stacklevel=3)

@@ -1,0 +1,340 @@
+"""The problem language: an equation, a domain, conditions on its faces, a source, data.
+
+``PDE([Term(1.0, (2,)), Term(4.0, (0,))])`` is u_xx + 4 u = f; with the function
+``lambda u: u**3 - u`` a cubic is added, and Burgers' u_t - 0.01 u_xx + u u_x = f is ::
+
+    PDE(
+        [Term(1.0, (0, 1)), Term(-0.01, (2, 0))],
+        nonlinear=lambda u, ux: u * ux,
+        arguments=[(0, 0), (1, 0)],
+    )
+
+Coefficients, sources and values are numbers, tensors over the points, or functions of the points
+``(n, d) -> (n,)``; in one dimension a function may take ``(n,)``.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+from probkit.errors import ConfigurationError, message
+
+__all__ = ["PDE", "Box", "Condition", "Mask", "Points", "Problem", "Term"]
+
+_NAMES = ("x", "y", "z")
+
+
+@dataclass(frozen=True)
+class Term:
+    """``coefficient`` times the derivative of u of the given orders, one a dimension."""
+
+    coefficient: Any
+    orders: tuple[int, ...]
+
+    def __post_init__(self) -> None:
+        orders = tuple(self.orders)
+        object.__setattr__(self, "orders", orders)
+        if not orders or any(not isinstance(o, int) or o < 0 for o in orders):
+            raise ConfigurationError(
+                message(
+                    "Orders of derivatives are counts",
+                    where="Term.orders",
+                    got=self.orders,
+                    expected="one integer >= 0 a dimension",
+                )
+            )
+
+    def __str__(self) -> str:
+        letters = "".join(_name(k, len(self.orders)) * order for k, order in enumerate(self.orders))
+        unknown = f"u_{letters}" if letters else "u"
+        if isinstance(self.coefficient, Tensor) or callable(self.coefficient):
+            return (
+                f"a({', '.join(_name(k, len(self.orders)) for k in range(len(self.orders)))}) "
+                f"{unknown}"
+            )
+        number = float(self.coefficient)
+        return unknown if number == 1 else f"{number:g} {unknown}"
+
+
+@dataclass(frozen=True)
+class PDE:
+    """A linear operator plus, if need be, a pointwise function of u and its derivatives.
+
+    Args:
+        terms: the linear part.
+        nonlinear: function of u (or of the derivatives in ``arguments``) added to the left side;
+            its derivatives come from autograd.
+        arguments: orders of the derivatives that ``nonlinear`` takes; None for u alone. A whole
+            equation may be written as a function: no terms, all in ``nonlinear``.
+
+    Example:
+        >>> PDE([Term(1.0, (2,)), Term(-1.0, (0,))], nonlinear=lambda u: u**3)
+        PDE(u_xx + -1 u + nonlinear(u) = f)
+    """
+
+    terms: Sequence[Term]
+    nonlinear: Callable[..., Tensor] | None = None
+    arguments: Sequence[tuple[int, ...]] | None = None
+
+    def __post_init__(self) -> None:
+        written = self.nonlinear is not None and self.arguments is not None
+        dims = {len(t.orders) for t in self.terms}
+        dims |= {len(a) for a in self.arguments} if written and self.arguments else set()
+        if len(dims) != 1:
+            raise ConfigurationError(
+                message(
+                    "The terms must share their number of dimensions",
+                    where="PDE.terms",
+                    got=[t.orders for t in self.terms],
+                    expected="a term, or a function with its arguments; all with as many orders",
+                )
+            )
+
+    @property
+    def dim(self) -> int:
+        return len(self.terms[0].orders if self.terms else (self.arguments or [()])[0])
+
+    @property
+    def nonlinear_arguments(self) -> list[tuple[int, ...]]:
+        """Orders of the derivatives that the nonlinear part takes."""
+        return [tuple(a) for a in self.arguments or [(0,) * self.dim]]
+
+    def order(self, axis: int) -> int:
+        """Highest derivative along an axis."""
+        orders = [t.orders[axis] for t in self.terms]
+        if self.nonlinear is not None:
+            orders += [a[axis] for a in self.nonlinear_arguments]
+        return max(orders)
+
+    def __repr__(self) -> str:
+        parts = [str(t) for t in self.terms]
+        if self.nonlinear is not None:
+            names = [str(Term(1.0, a)) for a in self.nonlinear_arguments]
+            parts.append(f"nonlinear({', '.join(names)})")
+        return f"PDE({' + '.join(parts)} = f)"
+
+
+@dataclass(frozen=True)
+class Box:
+    """A box with an equispaced grid, ends included.
+
+    Args:
+        bounds: (low, high) of every side.
+        num: points along every side; one number for all.
+
+    Example:
+        >>> Box([(0.0, 3.0)], 4).points().flatten().tolist()
+        [0.0, 1.0, 2.0, 3.0]
+    """
+
+    bounds: Sequence[tuple[float, float]]
+    num: int | Sequence[int]
+
+    def __post_init__(self) -> None:
+        if any(high <= low for low, high in self.bounds) or min(self.sizes) < 4:
+            raise ConfigurationError(
+                message(
+                    "A box needs low < high and at least 4 points on every side",
+                    where="Box",
+                    got=f"bounds {list(self.bounds)}, num {self.num}",
+                )
+            )
+
+    @property
+    def dim(self) -> int:
+        return len(self.bounds)
+
+    @property
+    def sizes(self) -> tuple[int, ...]:
+        return (self.num,) * self.dim if isinstance(self.num, int) else tuple(self.num)
+
+    def axes(self) -> list[Float[Tensor, " n_k"]]:
+        """Coordinates along every side."""
+        return [
+            torch.linspace(low, high, n, dtype=torch.float64)
+            for (low, high), n in zip(self.bounds, self.sizes, strict=True)
+        ]
+
+    def points(self) -> Float[Tensor, "n d"]:
+        """All grid points, the last axis fastest."""
+        return _grid(self.axes())
+
+    def face(self, axis: int, side: int) -> Float[Tensor, "n d"]:
+        """Grid points of the face at the low (0) or high (1) end of an axis."""
+        axes = self.axes()
+        axes[axis] = axes[axis][-1:] if side else axes[axis][:1]
+        return _grid(axes)
+
+
+@dataclass(frozen=True)
+class Mask:
+    """The grid points of a box that lie inside a domain of any shape.
+
+    Args:
+        box: around the domain.
+        inside: True at the points that count: a tensor of the grid's shape, or a function of the
+            points ``(n, d) -> (n,)``. Conditions on the curved boundary are given at points.
+
+    Example:
+        >>> half = Mask(Box([(0.0, 1.0), (0.0, 1.0)], 5), lambda x: x[:, 0] < 0.5)
+        >>> tuple(half.points().shape)
+        (10, 2)
+    """
+
+    box: Box
+    inside: Any
+
+    def __post_init__(self) -> None:
+        inside = self.inside(self.box.points()) if callable(self.inside) else self.inside
+        inside = torch.as_tensor(inside).reshape(-1)
+        size = torch.Size(self.box.sizes).numel()
+        if inside.dtype != torch.bool or len(inside) != size or not bool(inside.any()):
+            raise ConfigurationError(
+                message(
+                    "A mask says of every grid point whether it is inside, and some are",
+                    where="Mask.inside",
+                    got=f"{inside.dtype} of {len(inside)} values, {int(inside.sum())} nonzero",
+                    expected=f"bool of {size} values",
+                )
+            )
+        object.__setattr__(self, "inside", inside)
+
+    @property
+    def dim(self) -> int:
+        return self.box.dim
+
+    @property
+    def bounds(self) -> Sequence[tuple[float, float]]:
+        return self.box.bounds
+
+    @property
+    def sizes(self) -> tuple[int, ...]:
+        return self.box.sizes
+
+    def axes(self) -> list[Float[Tensor, " n_k"]]:
+        """Coordinates along every side."""
+        return self.box.axes()
+
+    def points(self) -> Float[Tensor, "n d"]:
+        """The points inside, the last axis fastest."""
+        return self.box.points()[self.inside]
+
+    def where(self) -> Tensor:
+        """Flat positions of the points inside."""
+        return self.inside.nonzero()[:, 0]
+
+
+@dataclass(frozen=True)
+class Points:
+    """Scattered collocation points.
+
+    Args:
+        x: (n, d) points.
+        bounds: box around the domain; None for that of the points.
+    """
+
+    x: Float[Tensor, "n d"]
+    bounds: Sequence[tuple[float, float]] = ()
+
+    def __post_init__(self) -> None:
+        x = torch.as_tensor(self.x, dtype=torch.float64)
+        object.__setattr__(self, "x", x[:, None] if x.dim() == 1 else x)
+        if not self.bounds:
+            ends = [(float(c.min()), float(c.max())) for c in self.x.T]
+            object.__setattr__(self, "bounds", ends)
+
+    @property
+    def dim(self) -> int:
+        return self.x.shape[1]
+
+    def points(self) -> Float[Tensor, "n d"]:
+        """The points."""
+        return self.x
+
+
+@dataclass(frozen=True)
+class Condition:
+    """A linear functional of u on a face or at points: ``sum_k c_k d^k u / dx_axis^k = value``.
+
+    Made by the class methods. ``where`` is (axis, side), side 0 for the low end and 1 for the high
+    end, or (n, d) points of a curved boundary.
+    """
+
+    kind: str
+    where: tuple[int, int] | Tensor
+    functional: tuple[tuple[float, int], ...]
+    value: Any = 0.0
+    noise: float = 0.0
+
+    @classmethod
+    def dirichlet(cls, where: Any, value: Any = 0.0, *, noise: float = 0.0) -> Condition:
+        """u = value."""
+        return cls("dirichlet", where, ((1.0, 0),), value, noise)
+
+    @classmethod
+    def neumann(cls, where: tuple[int, int], value: Any = 0.0, *, noise: float = 0.0) -> Condition:
+        """du/dx_axis = value, along the axis (not the outward normal)."""
+        return cls("neumann", where, ((1.0, 1),), value, noise)
+
+    @classmethod
+    def robin(
+        cls,
+        where: tuple[int, int],
+        value: Any = 0.0,
+        *,
+        weight: float = 1.0,
+        slope: float = 1.0,
+        noise: float = 0.0,
+    ) -> Condition:
+        """weight u + slope du/dx_axis = value."""
+        return cls("robin", where, ((weight, 0), (slope, 1)), value, noise)
+
+    @classmethod
+    def periodic(cls, axis: int) -> Condition:
+        """u and all its derivatives agree at both ends of an axis."""
+        return cls("periodic", (axis, 0), ())
+
+    @classmethod
+    def initial(cls, axis: int, value: Any = 0.0, *, noise: float = 0.0) -> Condition:
+        """u = value at the low end of the time axis."""
+        return cls("initial", (axis, 0), ((1.0, 0),), value, noise)
+
+    @classmethod
+    def velocity(cls, axis: int, value: Any = 0.0, *, noise: float = 0.0) -> Condition:
+        """du/dt = value at the low end of the time axis."""
+        return cls("velocity", (axis, 0), ((1.0, 1),), value, noise)
+
+
+@dataclass(frozen=True)
+class Problem:
+    """A PDE on a domain, with its conditions, source and data.
+
+    Args:
+        pde: the equation.
+        domain: box or points.
+        conditions: on faces or boundary points.
+        source: f, a number, (n,) or grid-shaped tensor, or function of the points.
+        noise: standard deviation of the source values; 0 for exact ones.
+        data: further observations of u: (points, values, noise standard deviation).
+    """
+
+    pde: PDE
+    domain: Box | Mask | Points
+    conditions: Sequence[Condition] = field(default_factory=tuple)
+    source: Any = 0.0
+    noise: float = 0.0
+    data: tuple[Any, Any, float] | None = None
+
+
+def _grid(axes: Sequence[Tensor]) -> Tensor:
+    return torch.stack(torch.meshgrid(*axes, indexing="ij"), -1).reshape(-1, len(axes))
+
+
+def _name(axis: int, dim: int) -> str:
+    return _NAMES[axis] if dim <= len(_NAMES) else f"x{axis}"

@@ -1,0 +1,81 @@
+"""Settings of the solver, checked, and what every route makes of them."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+from torch import Tensor
+
+from probkit.errors import ConfigurationError, message
+from probkit.infer.engine import Run, require_choice, require_positive
+from probkit.infer.provenance import data_digest
+from probkit.pde.problem import Problem
+from probkit.pde.spectrum import SpectralPrior
+from probkit.random import Seed
+
+__all__ = ["METHODS", "SolverSettings"]
+
+METHODS = ("auto", "dense", "separable", "rows")
+
+
+@dataclass(frozen=True)
+class SolverSettings:
+    """Settings of :class:`probkit.pde.GPSolver`; see there."""
+
+    method: str = "auto"
+    extension: float = 2.0
+    num_sweeps: int = 4
+    max_newton: int = 20
+    max_features: int = 1200
+    max_products: int = 3000
+    band_limit: float | None = None
+    prior: SpectralPrior | None = None
+
+    def __post_init__(self) -> None:
+        require_choice(self, "method", METHODS)
+        require_positive(self, "max_newton", "max_features", "max_products")
+        if self.extension < 1 or self.num_sweeps < 0:
+            raise ConfigurationError(
+                message(
+                    "A setting is out of its range",
+                    where="GPSolver",
+                    got=f"extension {self.extension}, num_sweeps {self.num_sweeps}",
+                    expected="extension >= 1, num_sweeps >= 0",
+                )
+            )
+
+    def run(
+        self,
+        problem: Problem,
+        method: str,
+        reason: str,
+        data: tuple[Tensor, ...],
+        seed: Seed,
+        progress: bool,
+    ) -> Run:
+        """The record of one solve."""
+        settings: dict[str, Any] = {
+            "equation": repr(problem.pde),
+            "method": method,
+            "extension": self.extension,
+            "num_sweeps": self.num_sweeps,
+            "max_newton": self.max_newton,
+            "max_features": self.max_features,
+            "max_products": self.max_products,
+            "band_limit": self.band_limit,
+            "prior": None if self.prior is None else type(self.prior).__name__,
+        }
+        return Run(
+            engine="GPSolver",
+            settings=settings,
+            limits=("max_newton",),
+            seed=seed,
+            data=data_digest(*data),
+            reason=reason,
+            checkpoint=None,
+            resume=False,
+            callbacks=(),
+            progress=progress,
+            every=1,
+        )

@@ -1,0 +1,124 @@
+"""``PDESolution``: a solved problem, seen as a function with error bars."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+from probkit.errors import ConfigurationError, message
+from probkit.infer import FitResult
+from probkit.random import Seed, as_generator
+
+__all__ = ["PDESolution"]
+
+
+class PDESolution:
+    """A view on a :class:`probkit.infer.FitResult`; adds nothing to it.
+
+    Args:
+        result: of :meth:`probkit.pde.GPSolver.fit`, or loaded.
+    """
+
+    def __init__(self, result: FitResult) -> None:
+        self.result = result
+
+    @property
+    def status(self) -> Any:
+        """How the solve ended."""
+        return self.result.status
+
+    @property
+    def diagnostics(self) -> dict[str, Any]:
+        """Rank, points per wavelength, residuals, flags."""
+        return self.result.diagnostics
+
+    @property
+    def residual_norms(self) -> dict[str, float]:
+        """Root-mean-square misfit of the equation and of the conditions, relative to the data."""
+        return {n: self.diagnostics[f"residual_{n}"] for n in ("equation", "conditions")}
+
+    @property
+    def log_evidence(self) -> float:
+        """Log density of the data; NaN if they were exact, where it has no meaning."""
+        return float(self.diagnostics["log_evidence"])
+
+    def mean(self, x: Any, *, derivative: Sequence[int] | None = None) -> Float[Tensor, " n"]:
+        """Posterior mean of u, or of a derivative, at points ``(n, d)`` (``(n,)`` in 1-D)."""
+        posterior: Any = self.result.posterior
+        found: Tensor = posterior.mean_at(self._points(x), derivative=derivative)
+        return found
+
+    def sd(self, x: Any, *, derivative: Sequence[int] | None = None) -> Float[Tensor, " n"]:
+        """Posterior standard deviation of u, or of a derivative, at points."""
+        return self._predict(x, derivative)["sd"]
+
+    def variance(self, x: Any, *, derivative: Sequence[int] | None = None) -> Float[Tensor, " n"]:
+        """Posterior variance of u, or of a derivative, at points."""
+        return self.sd(x, derivative=derivative).square()
+
+    def sample(
+        self,
+        x: Any,
+        num_samples: int,
+        *,
+        seed: Seed = 0,
+        derivative: Sequence[int] | None = None,
+    ) -> Float[Tensor, "num_samples n"]:
+        """Joint posterior draws of u, or of a derivative, at points."""
+        posterior: Any = self.result.posterior
+        found: Tensor = posterior.sample_at(
+            self._points(x), num_samples, as_generator(seed), derivative=derivative
+        )
+        return found
+
+    def spectrum(self) -> list[tuple[Tensor, Tensor]]:
+        """For each side: frequencies (cycles per unit) and the prior variance found at each."""
+        posterior: Any = self.result.posterior
+        found = []
+        for side, own in zip(posterior.sides, posterior.spectra(), strict=True):
+            power = torch.cat([own[:1], own[1 : side.num + 1] + own[side.num + 1 :]])
+            found.append((side.frequencies()[: side.num + 1], power))
+        return found
+
+    def on_grid(
+        self, axes: Sequence[Any], *, derivative: Sequence[int] | None = None
+    ) -> Float[Tensor, "*n"]:
+        """Posterior mean of u, or of a derivative, on the grid of given coordinates."""
+        posterior: Any = self.result.posterior
+        points = [torch.as_tensor(a, dtype=torch.float64) for a in axes]
+        found: Tensor = posterior.on_grid(points, derivative=derivative)
+        return found
+
+    def save(self, directory: str | Path) -> Path:
+        """Write the result; see :meth:`probkit.infer.FitResult.save`."""
+        return self.result.save(directory)
+
+    @classmethod
+    def load(cls, directory: str | Path) -> PDESolution:
+        """Read a saved solution."""
+        return cls(FitResult.load(directory))
+
+    def _predict(self, x: Any, derivative: Sequence[int] | None) -> dict[str, Tensor]:
+        found: dict[str, Tensor] = self.result.predict(self._points(x), derivative=derivative)
+        return found
+
+    def _points(self, x: Any) -> Tensor:
+        posterior: Any = self.result.posterior
+        dim = len(posterior.sides)
+        points = torch.as_tensor(x, dtype=torch.float64)
+        points = points[:, None] if points.dim() == 1 and dim == 1 else points
+        if points.dim() != 2 or points.shape[1] != dim:
+            raise ConfigurationError(
+                message(
+                    "Points have the wrong shape",
+                    where="x",
+                    got=tuple(points.shape),
+                    expected=f"(n, {dim})",
+                )
+            )
+        return points

@@ -1,0 +1,160 @@
+"""A whole study of one problem: solve, judge against the known solution, report and draw."""
+
+from __future__ import annotations
+
+import importlib.util
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from probkit.errors import ConfigurationError, DataError, message
+from probkit.pde.cases import CASES
+from probkit.pde.problem import Problem
+from probkit.pde.solution import PDESolution
+from probkit.pde.solver import GPSolver
+from probkit.plot import plot_curve, plot_history, plot_maps
+from probkit.report import write_report
+
+__all__ = ["Study", "load_problem"]
+
+_CURVE, _MAP = 1200, 160
+
+
+@dataclass(frozen=True)
+class Study:
+    """Solve a problem and write everything to a directory.
+
+    Args:
+        problem: what to solve.
+        out: an empty or new directory.
+        title: of the report.
+        exact: the solution, where it is known.
+        solver: with its settings.
+        seed: of the solver.
+    """
+
+    problem: Problem
+    out: Path
+    title: str
+    exact: Callable[[Tensor], Tensor] | None = None
+    solver: GPSolver = field(default_factory=GPSolver)
+    seed: int = 0
+
+    def run(self) -> Iterator[str]:
+        """Solve; yields the lines that a user should see.
+
+        Raises:
+            ConfigurationError: the directory holds files already.
+        """
+        self.out.mkdir(parents=True, exist_ok=True)
+        if any(self.out.iterdir()):
+            raise ConfigurationError(
+                message(
+                    "The output directory is not empty",
+                    where="--out",
+                    got=self.out,
+                    remedy="name a new directory",
+                )
+            )
+        yield repr(self.problem.pde)
+        solution = self.solver.fit(self.problem, seed=self.seed)
+        solution.save(self.out)
+        status, told = solution.status, solution.diagnostics
+        yield f"{status.value}: {status.message} {status.remedy}".rstrip()
+        norms = solution.residual_norms
+        yield f"residuals: equation {norms['equation']:.1e}, conditions {norms['conditions']:.1e}"
+        record: dict[str, Any] = {
+            "title": self.title,
+            "data": {"equation": repr(self.problem.pde), "method": told["method"]},
+            "status": {
+                "name": status.value,
+                "message": status.message,
+                "remedy": status.remedy,
+                "detail": solution.result.detail,
+            },
+            "diagnostics": told,
+        }
+        if self.exact is not None:
+            error, rms = self._error(solution)
+            scores = {"probkit": {"rmse": rms, "relative_error": error}}
+            record["scores"] = {"against the exact solution": scores}
+            yield f"relative error: {error:.1e}"
+        record["figures"] = self._draw(solution)
+        yield f"report: {write_report(self.out, record)}"
+
+    def _error(self, solution: PDESolution) -> tuple[float, float]:
+        assert self.exact is not None
+        axes = self._axes(300 if self.problem.pde.dim < 3 else 60)
+        grid = torch.stack(torch.meshgrid(*axes, indexing="ij"), -1).reshape(-1, len(axes))
+        truth = self.exact(grid[:, 0] if len(axes) == 1 else grid)
+        gap = solution.on_grid(axes).reshape(-1) - truth
+        return float(gap.norm() / truth.norm()), float(gap.square().mean().sqrt())
+
+    def _axes(self, num: int) -> list[Tensor]:
+        bounds = self.problem.domain.bounds
+        return [torch.linspace(low, high, num, dtype=torch.float64) for low, high in bounds]
+
+    def _draw(self, solution: PDESolution) -> dict[str, str]:
+        folder = self.out / "figures"
+        found = {}
+        if self.problem.pde.dim == 1:
+            (x,) = self._axes(_CURVE)
+            mean, sd = solution.mean(x), solution.sd(x)
+            found["Solution"] = plot_curve(x, mean, sd, ("x", "u"), folder / "solution.png")
+        elif self.problem.pde.dim == 2:
+            axes = self._axes(_MAP)
+            panels = {"mean of u": solution.on_grid(axes).mT}
+            path = folder / "solution.png"
+            found["Solution"] = plot_maps(panels, axes[0], axes[1], ("x", "y"), path)
+        for k, (frequency, power) in enumerate(solution.spectrum()):
+            name = "xyz"[k] if self.problem.pde.dim <= 3 else f"x{k}"
+            level = (power / power.max()).clamp(min=1e-30).log10()
+            labels = ("frequency, cycles per unit", "log10 power")
+            path = folder / f"spectrum_{name}.png"
+            found[f"Spectrum along {name}"] = plot_curve(
+                frequency, level, torch.zeros_like(level), labels, path
+            )
+        if len(solution.result.history["objective"]) > 1:
+            path = folder / "history.png"
+            found["Objective by step"] = plot_history(solution.result.history, path)
+        return {caption: str(path.relative_to(self.out)) for caption, path in found.items()}
+
+
+def load_problem(name: str, num: int | None = None) -> tuple[Problem, Any]:
+    """A case by name, or ``file.py:variable``; the problem and its exact solution, if known.
+
+    Raises:
+        DataError: no such case, file or variable, or it holds something else.
+    """
+    if name in CASES:
+        return CASES[name].problem(num), CASES[name].solution
+    path, _, variable = name.partition(":")
+    if not Path(path).is_file():
+        raise DataError(
+            message(
+                "There is no such problem",
+                where="PROBLEM",
+                got=name,
+                expected=f"file.py:variable, or one of {', '.join(CASES)}",
+            )
+        )
+    spec = importlib.util.spec_from_file_location("probkit_user_problem", path)
+    assert spec is not None
+    assert spec.loader is not None
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    found = getattr(module, variable or "problem", None)
+    if not isinstance(found, Problem):
+        raise DataError(
+            message(
+                "The file does not define the problem",
+                where="PROBLEM",
+                got=f"{variable or 'problem'} = {found!r}",
+                expected="a probkit.pde.Problem",
+            )
+        )
+    return found, getattr(module, "exact", None)

@@ -1,0 +1,1 @@
+"""Solvers for stochastic differential equations driven by Markov-approximate fractional noise."""
