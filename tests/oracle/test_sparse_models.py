@@ -274,33 +274,37 @@ def test_potential_has_a_graph_with_the_right_gradient(prior, dtype):
 def fully_bayesian(engine, p, **settings):
     data = {"y": p.y, "dictionaries": p.dictionaries, **settings}
     result = fit(kronecker_sparse_model, data, engine=engine, seed=0)
-    found = draw_coefficients(result.posterior, p.y, p.dictionaries, num_samples=200)
+    snapshots = settings.get("snapshots", False)
+    found = draw_coefficients(
+        result.posterior, p.y, p.dictionaries, snapshots=snapshots, num_samples=200
+    )
     return result, found
 
 
-def test_samplers_agree_with_the_solver_and_with_each_other():
-    p = simulate_recovery(**SMALL, seed=4)
-    solver = KroneckerSBL().recover(p.y, p.dictionaries)
-    many = HMC(num_samples=60, num_warmup=100, num_chains=8, max_leapfrogs=30, compile="off")
-    result, found = fully_bayesian(many, p)
-    assert result.provenance["engine"] == "HMC"
+@pytest.mark.parametrize(
+    "prior, engine",
+    [
+        (
+            "horseshoe",
+            HMC(num_samples=50, num_warmup=100, num_chains=8, max_leapfrogs=20, compile="off"),
+        ),
+        ("gaussian", SVI(steps=1200, learning_rate=0.05, compile="off")),
+    ],
+    ids=["HMC", "SVI"],
+)
+def test_engines_agree_with_the_solver_where_data_decide_the_support(prior, engine):
+    # from one vector, the support is uncertain: a full posterior then differs from a point estimate
+    p = simulate_recovery(**SMALL, num_snapshots=8, seed=4)
+    solver = KroneckerSBL().recover(p.y, p.dictionaries, snapshots=True)
+    result, found = fully_bayesian(engine, p, prior=prior, snapshots=True)
+    assert result.provenance["engine"] == type(engine).__name__
+    on = p.x != 0
     assert nmse(found.mean, p.x) < 1.3 * nmse(solver.mean, p.x)
-    on = p.x != 0
-    assert torch.allclose(found.sd[on], solver.sd[on], rtol=0.3)
-    assert ((found.mean - solver.mean)[on].abs() < 0.5 * solver.sd[on]).all()
+    assert ((found.mean - solver.mean)[on].abs() < 1.5 * solver.sd[on]).all()
+    ratio = (found.sd / solver.sd)[on]
+    assert ratio.min() > 0.9 and ratio.max() < 1.6  # wider: the scales are uncertain too
     lower, upper = found.interval(0.9)
-    assert ((lower <= p.x) & (p.x <= upper))[on].float().mean() > 0.5
-    assert found.sd[~on].max() < found.sd[on].min()
-
-
-def test_svi_agrees_with_the_solver():
-    p = simulate_recovery(**SMALL, seed=4)
-    solver = KroneckerSBL().recover(p.y, p.dictionaries)
-    engine = SVI(steps=400, learning_rate=0.05, compile="off")
-    _, found = fully_bayesian(engine, p, prior="gaussian")
-    on = p.x != 0
-    assert torch.allclose(found.mean[on], solver.mean[on], atol=3 * float(solver.sd[on].max()))
-    assert torch.allclose(found.sd[on], solver.sd[on], rtol=0.4)
+    assert 0.8 < ((lower <= p.x) & (p.x <= upper))[on].double().mean() < 0.99
 
 
 def test_nuts_runs_the_model():
