@@ -12,8 +12,7 @@ Where functions are transformed (``torch.func``, and the graphs of the engines),
 
     log p(y | t) = c + <d, t - constant(t)>
 
-has the right value and the right first derivative. Second derivatives do not exist: plain autograd
-refuses them.
+has the right value and the right first derivative. Second derivatives do not exist and are refused.
 
 Source: He & Joseph, IEEE TSP 72 (2024), arXiv 2307.14719, who form the dense matrices.
 """
@@ -28,11 +27,12 @@ import torch
 from jaxtyping import Float, Inexact
 from pyro.distributions import TorchDistribution
 from torch import Tensor
+from torch._C._functorch import TransformType
 from torch.distributions import constraints
 
 from probkit.distributions.complex_normal import complex_tensor
 from probkit.distributions.kronecker_posterior import KroneckerPosterior
-from probkit.errors import ShapeError, message
+from probkit.errors import NumericalError, ShapeError, message
 from probkit.linalg.kronecker_derivatives import factor_gradients
 from probkit.linalg.kronecker_gaussian import condition, kronecker_log_evidence
 from probkit.linalg.mode_products import contract_all_but, mode_products, outer
@@ -214,7 +214,22 @@ class KroneckerSparseNormal(TorchDistribution):
 def _expanded(
     factors: list[Tensor], scales: list[Tensor], noise: Tensor, y: Tensor
 ) -> Float[Tensor, "*batch"]:
-    """The log evidence, to first order around the present scales and noise."""
+    """The log evidence, to first order around the present scales and noise.
+
+    Raises:
+        NumericalError: a second derivative is asked for.
+    """
+    stack = torch._C._functorch.get_interpreter_stack() or []
+    derivatives = (TransformType.Grad, TransformType.Jvp)
+    if sum(level.key() in derivatives for level in stack) > 1:
+        raise NumericalError(
+            message(
+                "The evidence has a first derivative only",
+                where="log_prob",
+                got="a derivative of a derivative",
+                remedy="use SVI, HMC or NUTS, which need no curvature",
+            )
+        )
     fixed = [g.detach() for g in scales]
     found = condition([a.detach() for a in factors], fixed, noise.detach(), y.detach())
     half, num_columns = (1.0 if y.is_complex() else 0.5), y.shape[-len(factors) - 1]

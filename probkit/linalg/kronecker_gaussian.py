@@ -26,6 +26,7 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor
 
+from probkit.errors import NumericalError, message
 from probkit.linalg.mode_products import contract_all_but, mode_products, outer
 
 __all__ = ["Conditioned", "condition", "kronecker_log_evidence", "posterior_variance"]
@@ -183,8 +184,16 @@ class _LogEvidence(torch.autograd.Function):
         return found.log_evidence
 
     @staticmethod
-    @torch.autograd.function.once_differentiable
     def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor | None, ...]:
+        if torch.is_grad_enabled():  # otherwise a second derivative would lack this part unnoticed
+            raise NumericalError(
+                message(
+                    "The evidence has a first derivative only",
+                    where="create_graph",
+                    got=True,
+                    remedy="use SVI, HMC or NUTS, which need no curvature",
+                )
+            )
         (gradient,) = gradients
         by_noise, *by_scale = ctx.saved_tensors
         scales = [gradient.unsqueeze(-1) * part for part in by_scale]
