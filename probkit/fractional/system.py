@@ -33,7 +33,7 @@ _APART = 1e-4
 class FractionalSystem(NamedTuple):
     """Modes and static states, batched over parameters.
 
-    ``rates`` of the modes, per step; ``loadings``, the weights of the modes in the level; ``slope``,
+    ``rates`` of the modes, per step; ``loadings``, weights of the modes in the level; ``slope``,
     the variance of the static slope per step; ``noise``, the variance of the observation noise.
     """
 
