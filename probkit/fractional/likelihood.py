@@ -34,11 +34,9 @@ __all__ = ["FilterPieces", "Step", "filter_series", "initial_state", "make_step"
 class FilterPieces(NamedTuple):
     """What log-likelihoods are made of, and the state after the last observation.
 
-    Attributes:
-        log_variance: sum over observations of log S.
-        quadratic: sum over observations of v^2 / S, by series and parameter.
-        num_observed: number of observations that enter (the first level does not).
-        mean, covariance: of the last state, in units of sigma.
+    ``log_variance`` is the sum over observations of log S, ``quadratic`` that of v^2 / S by series
+    and parameter, ``num_observed`` the number of observations that enter (the first level does
+    not); ``mean`` and ``covariance`` are those of the last state, in units of sigma.
     """
 
     log_variance: Float[Tensor, "*batch"]

@@ -33,11 +33,8 @@ _APART = 1e-4
 class FractionalSystem(NamedTuple):
     """Modes and static states, batched over parameters.
 
-    Attributes:
-        rates: of the modes, per step.
-        loadings: weights of the modes in the level.
-        slope: variance of the static slope per step.
-        noise: variance of the observation noise.
+    ``rates`` of the modes, per step; ``loadings``, weights of the modes in the level; ``slope``,
+    the variance of the static slope per step; ``noise``, the variance of the observation noise.
     """
 
     rates: Float[Tensor, "*batch M"]

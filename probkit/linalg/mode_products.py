@@ -31,6 +31,7 @@ def mode_products(x: Tensor, matrices: Sequence[Tensor]) -> Tensor:
         (*batch, *columns, m_1, ..., m_I).
 
     Example:
+        >>> import torch
         >>> a, b, x = torch.randn(2, 3), torch.randn(4, 5), torch.randn(3, 5)
         >>> torch.allclose(mode_products(x, [a, b]), a @ x @ b.mT, atol=1e-5)
         True
@@ -47,6 +48,7 @@ def outer(vectors: Sequence[Tensor]) -> Tensor:
     """(*batch, n_1, ..., n_I): products of the entries of vectors (*batch, n_k).
 
     Example:
+        >>> import torch
         >>> outer([torch.tensor([1.0, 2.0]), torch.tensor([3.0, 4.0])]).tolist()
         [[3.0, 4.0], [6.0, 8.0]]
     """
@@ -67,6 +69,7 @@ def contract_all_but(grid: Tensor, vectors: Sequence[Tensor], keep: int) -> Tens
         keep: the mode that stays.
 
     Example:
+        >>> import torch
         >>> grid = torch.arange(6.0).reshape(2, 3)
         >>> contract_all_but(grid, [torch.ones(2), torch.ones(3)], 0).tolist()
         [3.0, 12.0]

@@ -58,8 +58,8 @@ def choose_bandwidth(release: Release, candidates: Sequence[float]) -> Bandwidth
         >>> x = torch.randn(3000, 1, dtype=torch.float64)
         >>> sketch = PrivateKDE(1, bandwidth=[0.1, 0.5, 2.5], num_features=3000).update(x)
         >>> release = sketch.release(PrivacyAccountant(epsilon=2.0, delta=1e-6))
-        >>> 0.1 < choose_bandwidth(release, [0.1, 0.3, 0.6, 1.7]).best < 1.7
-        True
+        >>> choose_bandwidth(release, [0.3, 1.7]).best  # noise is drawn anew: all but surely
+        0.3
     """
     design = release.design
     if not isinstance(design, FeatureKDE) or design.kernel != "gaussian" or not len(candidates):
