@@ -74,7 +74,7 @@ class KroneckerPosterior:
         return self.conditioned.log_evidence
 
     def sample(self, num_samples: int, seed: Seed = 0) -> Tensor:
-        """Joint draws, (num_samples, *shape of the mean)."""
+        """Joint draws, ``(num_samples, *shape of the mean)``."""
         num = len(self.factors)
         lead = self.noise.shape
         columns = self.y.shape[-num - 1]

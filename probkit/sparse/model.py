@@ -109,7 +109,7 @@ class CoefficientDraws:
     Attributes:
         mean: average of the exact means given each draw of the scales.
         sd: roots of the total variances; of complex coefficients, both parts together.
-        draws: joint draws, one for each draw of the scales, (num_samples, *shape of the mean).
+        draws: joint draws, one for each draw of the scales, ``(num_samples, *shape of the mean)``.
     """
 
     mean: Tensor
