@@ -15,6 +15,7 @@ from probkit.infer.metric import empty_moments, factor_of, join_moments
 from probkit.infer.native.lowering import Unsupported
 from probkit.infer.potential import flat_potential
 from probkit.infer.pyro_data import ModelArguments
+from probkit.infer.sampling_diagnostics import mixing_diagnostics, mixing_status
 from probkit.infer.trajectories import Chains, NativeTrajectories, Noise, eager_trajectories
 from tests import toy_models
 
@@ -184,6 +185,17 @@ def test_dense_metric_of_draws_that_never_moved_is_diagonal():
     factor = factor_of(join_moments(empty_moments(3, True, still), still))
     torch.testing.assert_close(factor, torch.diag(factor.diagonal()))
     assert bool((factor.diagonal() > 0).all())
+
+
+def test_a_single_chain_is_judged_by_its_halves():
+    generator = torch.Generator().manual_seed(0)
+    steady = torch.randn(1, 401, generator=generator, dtype=torch.float64)
+    found = mixing_diagnostics({"x": steady})
+    assert mixing_status(found) is Status.CONVERGED
+    drifting = steady + torch.linspace(0, 3, 401, dtype=torch.float64)
+    found = mixing_diagnostics({"x": drifting})
+    assert found["max_r_hat"] > 1.2
+    assert mixing_status(found) is Status.NOT_MIXED
 
 
 def test_funnel_is_flagged():
