@@ -30,6 +30,7 @@ from benchmarks.engines.numpyro_models import numpyro_case
 from benchmarks.frame import Context, Line, cpu_seconds, row
 from probkit.infer import SVI, FitResult, pyro_seed
 from probkit.infer.compiled_elbo import CompiledElbo
+from probkit.infer.flat_elbo import FlatElbo
 from probkit.infer.pyro_data import ModelArguments
 from probkit.infer.seeding import param_scope
 from probkit.infer.variational import make_guide
@@ -222,11 +223,8 @@ def _mean_gaps(case: Case, draws: int) -> tuple[float, float, int]:
             guide(*case.data)
         parameters = dict(pyro.get_param_store().named_parameters())
         elbo = pyro.infer.Trace_ELBO()
-        compiled = CompiledElbo(
-            case.model, guide, arguments, elbo, batch_size=0,
-            parameters=parameters,
-        )  # fmt: skip
-        flat = torch.cat([p.detach().reshape(-1) for p in parameters.values()])
+        program = FlatElbo(case.model, guide, arguments, elbo, batch_size=0, parameters=parameters)
+        flat, compiled = program.start, CompiledElbo(program)
         ours = [compiled.native(flat, seed=seed)[:2] for seed in range(draws)]
         one = torch.stack([torch.cat([g.new_tensor([v]), g]) for v, g in ours])
         other = []

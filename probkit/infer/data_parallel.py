@@ -30,6 +30,8 @@ from probkit.errors import ConfigurationError, NumericalError, message
 from probkit.infer.checkpoint import Checkpoint
 from probkit.infer.elbo import ElboProgram
 from probkit.infer.engine import Run, require_positive
+from probkit.infer.flat_elbo import FlatElbo
+from probkit.infer.native.lowering import Unsupported
 from probkit.infer.protocols import State, StepInfo
 from probkit.infer.provenance import settings_digest
 from probkit.infer.pyro_data import ModelArguments, ScaleObserved
@@ -178,6 +180,10 @@ class _ShardedElboProgram(ElboProgram):
             like = next(value for name, value in state.items() if name.startswith("param."))
             self._ranks.sum(like.new_full((self._num_values,), math.nan))
             raise
+
+    def flat(self) -> FlatElbo:
+        """Refused: no vector function adds up what the other ranks compute."""
+        raise Unsupported(str(self.route["reason"]))
 
     def batch(self, generator: torch.Generator | None = None) -> ModelArguments:
         """This rank's rows of the batch; the draw of the batch is the same on all ranks."""

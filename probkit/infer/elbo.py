@@ -9,12 +9,12 @@ from typing import Any
 
 import pyro
 import torch
-from pyro import poutine
-from pyro.poutine.util import site_is_subsample
 from torch import Tensor
 
 from probkit.errors import ConfigurationError, NotPositiveDefiniteError, message
 from probkit.infer.compiled_elbo import CompiledElbo
+from probkit.infer.flat_elbo import FlatElbo
+from probkit.infer.minibatches import refuse_local_unknowns, subsamples
 from probkit.infer.native.lowering import Unsupported
 from probkit.infer.protocols import State, StepInfo
 from probkit.infer.pyro_data import ModelArguments, ScaleObserved, StreamedArguments
@@ -126,10 +126,10 @@ class ElboProgram:
         """Refuse what does not fit together; the guide's first run creates the parameters."""
         if self._batch_size:
             check_model(self._user_model, self._arguments)
-            self._refuse_local_unknowns(batch)
+            refuse_local_unknowns(self.model, batch, self._batch_size)
         try:
             p = check_guide(self.model, self.guide, batch, self._elbo)
-            self._new_rows = bool(self._batch_size) or _subsamples(p)
+            self._new_rows = bool(self._batch_size) or subsamples(p)
         except (RuntimeError, ValueError, NotImplementedError):
             check_model(self.model, batch)  # an autoguide's own run of the model hides the site
             raise
@@ -156,8 +156,10 @@ class ElboProgram:
         }
         total, gradients = self._combine(float(loss), gradients)
         number = int(state["num_steps"]) + 1
-        rate = self._learning_rate(number - 1)
-        proposal = self._update(state, gradients, number, rate)
+        if self._natural:
+            values = {name: state[f"param.{name}"].to(g.device) for name, g in gradients.items()}
+            gradients = natural_gradient(values, gradients)
+        proposal = self.follow(state, self.clipped(gradients), number)
         proposal["num_steps"] = torch.tensor(number)
         finite = all(bool(torch.isfinite(gradient).all()) for gradient in gradients.values())
         objective = -total if finite else math.nan
@@ -201,20 +203,20 @@ class ElboProgram:
         proposal |= self._track_best(state, evaluated, objectives, number + done)
         return proposal, StepInfo(objective=objectives[-1], objectives=objectives)
 
-    def _update(
-        self, state: State, gradients: dict[str, Tensor], number: int, rate: float
-    ) -> State:
+    def follow(self, state: State, gradients: dict[str, Tensor], number: int) -> State:
+        """Parameters and moments after step ``number`` along gradients, clipped ones."""
+        rate = self._learning_rate(number - 1)
         if not self._natural:
-            return adam(state, self._clipped(gradients), number, rate, self._weight_decay)
-        values = {name: state[f"param.{name}"].to(g.device) for name, g in gradients.items()}
-        return descend(state, self._clipped(natural_gradient(values, gradients)), rate)
+            return adam(state, gradients, number, rate, self._weight_decay)
+        return descend(state, gradients, rate)
 
-    def _clipped(self, gradients: dict[str, Tensor]) -> dict[str, Tensor]:
+    def clipped(self, gradients: dict[str, Tensor]) -> dict[str, Tensor]:
+        """The gradients, shortened together to the largest norm."""
         if not self._clip_norm:
             return gradients
         norm = torch.stack([g.double().norm() for g in gradients.values()]).norm()
-        shrink = min(1.0, self._clip_norm / max(float(norm), 1e-300))
-        return {name: g * shrink for name, g in gradients.items()}
+        shrink = (self._clip_norm / norm.clamp_min(1e-300)).clamp_max(1.0)
+        return {name: g * shrink.to(g.dtype) for name, g in gradients.items()}
 
     def _weigh_build(self, seconds: float, number: int) -> None:
         """After the first eager steps: build the native form if the remaining ones would pay."""
@@ -227,19 +229,35 @@ class ElboProgram:
         else:
             self._build()
 
+    def flat(self) -> FlatElbo:
+        """The loss as a function of one vector, where it can be run on other tensors.
+
+        Raises:
+            Unsupported: it cannot, for the reason in the message.
+        """
+        if isinstance(self._arguments, StreamedArguments):
+            raise Unsupported("batches come from an iterable")
+        return FlatElbo(
+            self._user_model,
+            self.guide,
+            self._arguments,
+            self._elbo,
+            batch_size=self._batch_size,
+            parameters=_parameters(),
+            natural=self._natural,
+        )
+
+    def decide(self, state: State, generator: torch.Generator) -> bool:
+        """Whether steps run in native code; "auto" takes its trial steps now and drops them."""
+        while self._compile == "auto" and len(self._trial) < _TRIAL_STEPS:
+            self.step(state, generator)
+        return self._compiled is not None
+
     def _build(self) -> None:
         """Make the native form, or say why there is none."""
         try:
             clock = time.perf_counter()
-            self._compiled = CompiledElbo(
-                self._user_model,
-                self.guide,
-                self._arguments,
-                self._elbo,
-                batch_size=self._batch_size,
-                parameters=_parameters(),
-                natural=self._natural,
-            )
+            self._compiled = CompiledElbo(self.flat())
             seconds = time.perf_counter() - clock
             self.route = {
                 "compiled": True,
@@ -321,26 +339,6 @@ class ElboProgram:
                 surely = torch.maximum(surely, values.new_tensor(mean - luck * error))
         return {"window_values": values, "surely": surely, **best}
 
-    def _refuse_local_unknowns(self, batch: ModelArguments) -> None:
-        """Unknowns of single rows would have to be scaled as well, in model and guide."""
-        args, kwargs = batch
-        nodes = poutine.trace(self.model).get_trace(*args, **kwargs).nodes
-        sites = {name: site for name, site in nodes.items() if site["type"] == "sample"}
-        plates = {f.name for s in sites.values() if s["is_observed"] for f in _frames(s)}
-        for name, site in sites.items():
-            shared = [f.name for f in _frames(site) if f.name in plates]
-            rows = [f for f in _frames(site) if f.name in shared and f.size == self._batch_size]
-            if not site["is_observed"] and rows and not site_is_subsample(site):
-                raise ConfigurationError(
-                    message(
-                        "Minibatches by batch_size are for models whose unknowns are global, "
-                        "but this site has one value for each row",
-                        where=f"site {name!r}",
-                        got=f"plate {rows[0].name!r} of size {rows[0].size}",
-                        remedy="set batch_size=None and use pyro.plate(..., subsample_size=...)",
-                    )
-                )
-
 
 def soften(state: State) -> State:
     """Adam at rest, with steps a tenth as long that grow back as its averages forget.
@@ -378,18 +376,6 @@ def _check_names(state: State) -> None:
                 remedy="declare every parameter in every run",
             )
         )
-
-
-def _subsamples(trace: Any) -> bool:
-    return any(
-        site_is_subsample(site) and len(site["value"]) < site["fn"].size
-        for site in trace.nodes.values()
-        if site["type"] == "sample"
-    )
-
-
-def _frames(site: Any) -> list[Any]:
-    return [frame for frame in site["cond_indep_stack"] if frame.vectorized]
 
 
 def _draw_seed(generator: torch.Generator) -> int:

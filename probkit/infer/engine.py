@@ -120,8 +120,8 @@ def require_positive(settings: object, *names: str) -> None:
             )
 
 
-def require_choice(settings: object, name: str, choices: Sequence[str]) -> None:
-    """Check that the named attribute is one of some words.
+def require_choice(settings: object, name: str, choices: Sequence[object]) -> None:
+    """Check that the named attribute is one of some words or values.
 
     Raises:
         ConfigurationError: it is not; the message names it.

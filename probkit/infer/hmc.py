@@ -47,6 +47,8 @@ __all__ = ["HMC"]
 
 _CHEAP, _DEAR = 20_000, 500_000
 _WORTH_COMPILING = 100
+_SMALL = 256
+"""products that cost nothing beside the call of a gradient"""
 
 
 @dataclass(frozen=True)
@@ -63,7 +65,8 @@ class HMC:
             judged by the number of elements it computes.
         target_accept: acceptance probability that the step size is adapted to, in (0, 1).
         max_leapfrogs: limit on the steps of a trajectory.
-        dense_mass: adapt a dense metric instead of a diagonal one.
+        dense_mass: adapt a dense metric instead of a diagonal one; "auto" where its products, d^2
+            for d unknowns, cost less than a gradient.
         compile: "auto" runs natively where that is possible and the run is not very short, "on"
             wherever it is possible, "off" never. What was done and why is in the provenance.
 
@@ -88,7 +91,7 @@ class HMC:
     num_chains: int | Literal["auto"] = "auto"
     target_accept: float = 0.8
     max_leapfrogs: int = 200
-    dense_mass: bool = False
+    dense_mass: bool | Literal["auto"] = "auto"
     compile: Literal["auto", "on", "off"] = "auto"
 
     def __post_init__(self) -> None:
@@ -105,6 +108,7 @@ class HMC:
                 )
             )
         require_choice(self, "compile", ("auto", "on", "off"))
+        require_choice(self, "dense_mass", (True, False, "auto"))
 
     def fit(
         self,
@@ -185,6 +189,7 @@ class HMC:
         run: Run,
         start: Checkpoint | None,
     ) -> FitResult:
+        dense = _dense(self.dense_mass, potential)
         sampler = ManyChains(
             potential,
             trajectories,
@@ -193,7 +198,7 @@ class HMC:
             num_samples=self.num_samples,
             target_accept=self.target_accept,
             max_leapfrogs=self.max_leapfrogs,
-            dense=self.dense_mass,
+            dense=dense,
         )
         outcome = run.loop(sampler.step, sampler.initial, sampler.num_steps, start=start)
         state = outcome.state
@@ -216,7 +221,7 @@ class HMC:
             DrawsPosterior(draws),
             {name: np.asarray(column) for name, column in outcome.history.items()},
             diagnostics,
-            {**run.record(state), "compile": how},
+            {**run.record(state), "compile": how, "metric": "dense" if dense else "diagonal"},
             detail,
             resume_with,
             state,
@@ -243,7 +248,7 @@ class HMC:
             num_warmup=self.num_warmup,
             num_chains=4 if self.num_chains == "auto" else self.num_chains,
             target_accept=self.target_accept,
-            full_mass=self.dense_mass,
+            full_mass=self.dense_mass is True,
             compile="off",
         )
 
@@ -253,6 +258,10 @@ def _chains(asked: int | Literal["auto"], work: int) -> int:
     if asked != "auto":
         return asked
     return 32 if work < _CHEAP else 8 if work < _DEAR else 4
+
+
+def _dense(asked: bool | Literal["auto"], potential: Potential) -> bool:
+    return potential.size**2 <= max(potential.work, _SMALL) if asked == "auto" else asked
 
 
 def _constrained(potential: Potential, draws: torch.Tensor) -> dict[str, torch.Tensor]:

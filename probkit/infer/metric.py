@@ -1,7 +1,13 @@
 """The metric of Hamiltonian Monte Carlo: a factor of the covariance, from pooled draws.
 
-Draws of all chains enter one running mean and sum of squares (Chan, Golub & LeVeque, 1983). The
-estimate is shrunk towards the identity as in Stan: ``(n S + 5e-3 I) / (n + 5)``.
+Draws of all chains enter one running mean and sum of squares (Chan, Golub & LeVeque, 1983).
+Variances are shrunk towards a thousandth as in Stan, ``(n s + 5e-3) / (n + 5)``. A dense metric
+adds the correlations R, shrunk towards none: ``(1 - a) R + a I`` with the oracle approximating
+``a`` of Chen, Wiesel, Eldar & Hero (IEEE Trans. Signal Process. 58 (2010), eq. 23),
+
+    a = (mean(R^2) + 1) / ((n + 1) (mean(R^2) - 1 / d)),    at most 1,
+
+so that with few draws, or without correlations, it becomes the diagonal one.
 """
 
 from __future__ import annotations
@@ -57,12 +63,28 @@ def factor_of(moments: State) -> Float[Tensor, "..."]:
     """Standard deviations (size,), or the lower Cholesky factor (size, size)."""
     count, spread = moments["moments.count"], moments["moments.spread"]
     total = count + _PRIOR_DRAWS
-    covariance = spread / (count - 1) * (count / total)
-    prior = _PRIOR_VARIANCE * _PRIOR_DRAWS / total
+    covariance = spread / (count - 1)
+    variances = covariance if spread.dim() == 1 else covariance.diagonal()
+    scales = (variances * (count / total) + _PRIOR_VARIANCE * _PRIOR_DRAWS / total).sqrt()
     if spread.dim() == 1:
-        return (covariance + prior).sqrt()
-    eye = torch.eye(len(spread), dtype=spread.dtype, device=spread.device)
-    return torch.linalg.cholesky(covariance + prior * eye)
+        return scales
+    return scales[:, None] * torch.linalg.cholesky(_shrunk_correlation(covariance, float(count)))
+
+
+def _shrunk_correlation(
+    covariance: Float[Tensor, "size size"], count: float
+) -> Float[Tensor, "size size"]:
+    """Positive definite even where draws are fewer than unknowns, or some never moved."""
+    sd = covariance.diagonal().sqrt()
+    inverse = torch.where(sd > 0, 1 / sd, torch.zeros_like(sd))
+    correlation = inverse[:, None] * covariance * inverse
+    correlation.fill_diagonal_(1.0)
+    size = len(sd)
+    square = float(correlation.square().mean())
+    excess = (count + 1) * (square - 1 / size)
+    share = min(1.0, (square + 1) / excess) if excess > 0 else 1.0
+    eye = torch.eye(size, dtype=correlation.dtype, device=correlation.device)
+    return (1 - share) * correlation + share * eye
 
 
 def whiten(factor: Tensor, positions: Float[Tensor, "chain size"]) -> Float[Tensor, "chain size"]:

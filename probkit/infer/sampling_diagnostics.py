@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 import torch
 from jaxtyping import Float
+from numpy.typing import NDArray
 from torch import Tensor
 
 from probkit.infer.status import Status
@@ -19,6 +20,7 @@ __all__ = ["mixing_diagnostics", "mixing_status"]
 
 _MAX_SCALARS = 1000
 _R_HAT_LIMIT = 1.05
+_LEAST_DRAWS = 4
 
 
 def mixing_diagnostics(draws: dict[str, Float[Tensor, "chain draw *event"]]) -> dict[str, Any]:
@@ -26,7 +28,8 @@ def mixing_diagnostics(draws: dict[str, Float[Tensor, "chain draw *event"]]) -> 
 
     Of a site with more than 1000 scalars, 1000 evenly spaced ones are looked at. Scalars that
     never change (a fixed quantity) have no r_hat and are left out; figures are NaN where there is
-    nothing to look at, or fewer than four draws.
+    nothing to look at, or fewer than four draws. A single chain is judged by its two halves: that
+    sees drift, but not another mode.
 
     Returns:
         ``r_hat``, ``ess_bulk`` and ``mcse`` by site, ``max_r_hat``, ``min_ess_bulk``,
@@ -67,13 +70,22 @@ def _varying_scalars(value: Tensor) -> Tensor:
 def _site(scalars: Tensor) -> tuple[float, float, float]:
     from arviz_stats.base import array_stats
 
-    if scalars.shape[1] < 4 or scalars.shape[2] == 0:
+    if scalars.shape[1] < _LEAST_DRAWS or scalars.shape[2] == 0:
         return float("nan"), float("nan"), float("nan")
     values = scalars.numpy()
-    r_hat = array_stats.rhat(values, chain_axis=0, draw_axis=1)
+    compared = (
+        np.concatenate(np.split(values[:, values.shape[1] % 2 :], 2, 1))
+        if _splits(values)
+        else values
+    )
+    r_hat = array_stats.rhat(compared, chain_axis=0, draw_axis=1)
     ess = array_stats.ess(values, chain_axis=0, draw_axis=1, method="bulk")
     mean_ess = array_stats.ess(values, chain_axis=0, draw_axis=1, method="mean")
     return float(np.max(r_hat)), float(np.min(ess)), float(np.min(mean_ess)) ** -0.5
+
+
+def _splits(values: NDArray[np.float64]) -> bool:
+    return len(values) == 1 and values.shape[1] >= 2 * _LEAST_DRAWS
 
 
 def _extreme(values: list[float], *, largest: bool) -> float:

@@ -78,8 +78,8 @@ class SVI:
         optimizer: "adam", or "natural": plain steps along natural gradients, for the guides
             "mean_field" and "full_rank".
         weight_decay: of AdamW (Loshchilov & Hutter, ICLR 2019); 0 is Adam.
-        num_starts: starting points; each runs for a twentieth of the steps, and the one with the
-            best objective goes on. Autoguides draw their starting points from the seed.
+        num_starts: starting points, which autoguides draw from the seed; each runs for a twentieth
+            of the steps, eager ones as one batch (``torch.func.vmap``), and the best goes on.
         guide: a form ("mean_field", "low_rank", "full_rank", "flow"; the saved result then draws
             anew without model and data), the name or class of a Pyro autoguide, a guide function,
             or a PyroModule. Parameters of a module (guide or model) are trained in place, as
@@ -302,7 +302,7 @@ class SVI:
                 return eager.initialize(generator)
 
         length = max(self.steps // _START_SHARE, 1)
-        return best_start(program.step, initial, another, self.num_starts, length, generator)
+        return best_start(program, initial, another, self.num_starts, length, generator)
 
     def _explain(self, program: ElboProgram, outcome: LoopOutcome) -> str:
         """The outcome's detail, with the site where a step broke down.

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import pyro
 import pyro.distributions as dist
 import pytest
@@ -9,9 +11,11 @@ import torch
 
 from probkit.errors import ConfigurationError, ShapeError
 from probkit.infer import HMC, Status
+from probkit.infer.metric import empty_moments, factor_of, join_moments
 from probkit.infer.native.lowering import Unsupported
 from probkit.infer.potential import flat_potential
 from probkit.infer.pyro_data import ModelArguments
+from probkit.infer.sampling_diagnostics import mixing_diagnostics, mixing_status
 from probkit.infer.trajectories import Chains, NativeTrajectories, Noise, eager_trajectories
 from tests import toy_models
 
@@ -140,6 +144,58 @@ def test_conjugate_posterior(dense):
     error = sd / result.diagnostics["min_ess_bulk"] ** 0.5
     assert abs(float(result.posterior.mean()["mean"]) - mean) < 4 * error
     assert float(result.posterior.sd()["mean"]) == pytest.approx(sd, rel=0.1)
+
+
+def correlated(y):
+    """Forty unknowns, one direction 20 times as wide as the others; y is not looked at."""
+    size = 40
+    wide = torch.full((size, size), 10.0, dtype=y.dtype) + torch.eye(size, dtype=y.dtype)
+    law = dist.MultivariateNormal(torch.zeros(size, dtype=y.dtype), wide)
+    pyro.sample("z", law)
+
+
+def test_automatic_metric_is_dense_where_its_products_are_cheap():
+    engine = HMC(num_samples=100, num_warmup=200, num_chains=16, compile="off")
+    cost = {}
+    for choice in ("auto", False):
+        result = replace(engine, dense_mass=choice).fit(correlated, Y, seed=0)
+        cost[choice] = result.diagnostics["num_leapfrogs"]
+        assert result.diagnostics["min_ess_bulk"] > 800
+        assert result.provenance["metric"] == ("dense" if choice == "auto" else "diagonal")
+    assert cost["auto"] < 0.5 * cost[False]
+
+
+@pytest.mark.parametrize("count", [6, 200])
+def test_dense_metric_is_the_shrunk_covariance_of_scikit_learn(count):
+    sklearn = pytest.importorskip("sklearn.covariance")
+    generator = torch.Generator().manual_seed(0)
+    mixing = torch.randn(5, 5, generator=generator, dtype=torch.float64)
+    draws = torch.randn(count, 5, generator=generator, dtype=torch.float64) @ mixing
+    factor = factor_of(join_moments(empty_moments(5, True, draws), draws))
+    scales = (draws.var(0) * count / (count + 5) + 5e-3 / (count + 5)).sqrt()
+    standard = (draws - draws.mean(0)) / draws.std(0, correction=0)
+    expected, share = sklearn.oas(standard.numpy(), assume_centered=True)
+    assert 0 < share < 1
+    found = factor @ factor.mT / torch.outer(scales, scales)
+    torch.testing.assert_close(found, torch.as_tensor(expected))
+
+
+def test_dense_metric_of_draws_that_never_moved_is_diagonal():
+    still = torch.ones(4, 3, dtype=torch.float64)
+    factor = factor_of(join_moments(empty_moments(3, True, still), still))
+    torch.testing.assert_close(factor, torch.diag(factor.diagonal()))
+    assert bool((factor.diagonal() > 0).all())
+
+
+def test_a_single_chain_is_judged_by_its_halves():
+    generator = torch.Generator().manual_seed(0)
+    steady = torch.randn(1, 401, generator=generator, dtype=torch.float64)
+    found = mixing_diagnostics({"x": steady})
+    assert mixing_status(found) is Status.CONVERGED
+    drifting = steady + torch.linspace(0, 3, 401, dtype=torch.float64)
+    found = mixing_diagnostics({"x": drifting})
+    assert found["max_r_hat"] > 1.2
+    assert mixing_status(found) is Status.NOT_MIXED
 
 
 def test_funnel_is_flagged():

@@ -91,6 +91,18 @@ FUNCTIONS = {
         .log()
         .sum()
     ),
+    "products with factors": lambda t: (
+        (torch.linalg.cholesky(spd(t)) @ t[:6].reshape(3, 2)).sin().sum()
+        + (torch.linalg.cholesky(spd(t)).mT @ t[:6].reshape(3, 2)).sin().sum()
+        + (torch.linalg.cholesky(spd(t)) @ t[:6].reshape(2, 3).mT).sin().sum()
+        + (
+            torch.linalg.cholesky(spd(t).expand(2, 3, 3) * t[13:15, None, None].exp()).mT
+            @ t[:12].reshape(2, 3, 2)
+        )
+        .sin()
+        .sum()
+        + (torch.linalg.cholesky(spd(t))[:2].mT @ t[:6].reshape(2, 3)).sin().sum()
+    ),
     "indexing": lambda t: (
         (X[ROWS] @ t[:4]).square().sum()
         + t[ROWS].exp().sum()

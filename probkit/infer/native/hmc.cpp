@@ -13,6 +13,7 @@ static void apply_transposed(const double* factor, int64_t dense, const REAL* x,
   for (int64_t i = 0; i < SIZE; ++i) y[i] = dense ? 0 : (REAL)(factor[i] * x[i]);
   if (!dense) return;
   for (int64_t i = 0; i < SIZE; ++i)
+    #pragma omp simd
     for (int64_t j = 0; j <= i; ++j) y[j] += (REAL)(factor[i * SIZE + j] * x[i]);
 }
 

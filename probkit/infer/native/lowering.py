@@ -49,6 +49,7 @@ class Lowering:
 
     def __init__(self) -> None:
         self.lines: list[str] = []
+        self.factors: set[str] = set()  # buffers of Cholesky factors: zero above the diagonal
         self.prepare: list[str] = []
         self.workspace = 0
         self.values: dict[str, Any] = {}

@@ -32,17 +32,30 @@ def _product(code: Lowering, node: Any, a: View, b: View) -> View:
             f"{n}, {m}, {batch});"
         )
         return target
+    triangle = _triangle(code, a) if p > 1 and b.strides[-1] == 1 else ""
     if len(shape) == 3:
         head = f"for (int64_t i = 0; i < {batch}; ++i) "
         at = [f" + i * {v.strides[0]}" for v in (a, b, target)]
     else:
         head, at = "", ["", "", ""]
-    code.lines.append(
-        f"{head}multiply<{kind}>({a.name} + {a.offset}{at[0]}, {a.strides[-2]}, {a.strides[-1]}, "
-        f"{b.name} + {b.offset}{at[1]}, {b.strides[-2]}, {b.strides[-1]}, "
-        f"{target.name}{at[2]}, {n}, {m}, {p});"
-    )
+    left = f"{a.name} + {a.offset}{at[0]}, {a.strides[-2]}, {a.strides[-1]}"
+    right = f"{b.name} + {b.offset}{at[1]}, {b.strides[-2]}"
+    product = f"{target.name}{at[2]}"
+    if triangle:
+        call = f"multiply_triangular<{kind}>({left}, {right}, {product}, {n}, {p}, {triangle});"
+    else:
+        call = f"multiply<{kind}>({left}, {right}, {b.strides[-1]}, {product}, {n}, {m}, {p});"
+    code.lines.append(head + call)
     return target
+
+
+def _triangle(code: Lowering, view: View) -> str:
+    """Whether a Cholesky factor or its transpose is upper, as C++; empty for other matrices."""
+    n = view.shape[-1]
+    if view.name not in code.factors or view.shape[-2] != n or view.offset:
+        return ""
+    names: dict[tuple[int, ...], str] = {(n, 1): "false", (1, n): "true"}
+    return names.get(view.strides[-2:], "")
 
 
 def _matrix_vector(code: Lowering, node: Any) -> Value:
@@ -87,6 +100,7 @@ def _cholesky(code: Lowering, node: Any) -> list[Value]:
     a = _matrices(code, code.values[node.args[0].name])
     shape, dtype = a.shape, a.dtype
     target = code.buffer(shape, dtype)
+    code.factors.add(target.name)
     count, at = _batches(a)
     at = at if len(shape) > 2 else "0"
     call = (

@@ -247,6 +247,19 @@ static void multiply(const T* __restrict a, int64_t a0, int64_t a1, const T* __r
   }
 }
 
+// the same for a triangular square matrix, half of which is not read; columns of b are contiguous
+template <class T>
+static void multiply_triangular(const T* __restrict a, int64_t a0, int64_t a1,
+                                const T* __restrict b, int64_t b0, T* __restrict c, int64_t n,
+                                int64_t p, bool upper) {
+  for (int64_t i = 0; i < n; ++i) {
+    T* __restrict row = c + i * p;
+    for (int64_t j = 0; j < p; ++j) row[j] = 0;
+    const int64_t first = upper ? i : 0, last = upper ? n : i + 1;
+    add_rows<T>(row, a + i * a0 + first * a1, a1, b + first * b0, b0, last - first, p, 1);
+  }
+}
+
 // lower factor; returns 0, or the order of the first minor that is not positive. Rows of its
 // transpose are made one after another in the upper half, in contiguous memory, and mirrored.
 template <class T>
