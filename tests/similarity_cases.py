@@ -103,6 +103,22 @@ CASES: dict[str, Case] = {
         box(3),
         2e-2,
     ),
+    "jl": Case(
+        lambda **k: PrivateKDE(
+            30, bandwidth=5.0, num_features=4000, projection="jl", reduced_dim=20, seed=3, **k
+        ),
+        lambda x, y: similarity("gaussian", x, y, 5.0).sum(-1),
+        box(30),
+        0.1,
+    ),
+    "exponentials": Case(
+        lambda **k: PrivateKDE(
+            4, "inverse", bandwidth=0.5, method="exponentials", num_features=2500, seed=3, **k
+        ),
+        kernel("inverse"),
+        box(4),
+        8e-2,
+    ),
     **{
         name: Case(
             lambda name=name, **k: PrivateKDE(

@@ -139,6 +139,7 @@ def design_from_spec(spec: Mapping[str, Any], tensors: Mapping[str, Tensor]) -> 
         KeyError, TypeError, ValueError: not such a description.
     """
     from probkit.similarity.class_features import ClassFeatures
+    from probkit.similarity.exponential_sums import ExponentialSumKDE
     from probkit.similarity.feature_kde import FeatureKDE
     from probkit.similarity.grid_kde import GridKDE
     from probkit.similarity.halfspaces import Halfspaces
@@ -150,6 +151,7 @@ def design_from_spec(spec: Mapping[str, Any], tensors: Mapping[str, Tensor]) -> 
     known: tuple[type[Any], ...] = (
         ClassFeatures,
         DyadicTrees,
+        ExponentialSumKDE,
         FeatureKDE,
         GridKDE,
         Halfspaces,

@@ -31,6 +31,7 @@ from probkit.errors import ConfigurationError, message
 from probkit.privacy.budget import Relation
 from probkit.privacy.mechanism import Blocks, Noise
 from probkit.similarity.design import Answer, Decoder, Design
+from probkit.similarity.reduced_waves import ReducedWaves
 from probkit.similarity.spectral_laws import CompletelyMonotone, Law, law_of, norms_of
 from probkit.similarity.structured_waves import StructuredWaves
 from probkit.similarity.waves import UNIT, Waves, pair_bounds
@@ -52,7 +53,8 @@ class FeatureKDE(Design):
         seed: public; of the waves.
         center: (d,) middle of the domain, which reaches 1024 times the least bandwidth.
         law: the waves, if they were drawn before.
-        projection: "dense", or "structured" for one bandwidth of a radial kernel.
+        projection: "dense", or "structured" for one bandwidth of a radial kernel, or "jl".
+        reduced_dim: k of "jl".
     """
 
     kind = "features"
@@ -68,23 +70,30 @@ class FeatureKDE(Design):
         center: Sequence[float],
         law: Law | None = None,
         projection: str = "dense",
+        reduced_dim: int | None = None,
     ) -> None:
         self.dim, self.seed, self.num_features = dim, seed, num_features
         self.kernel = kernel if isinstance(kernel, str) else "completely monotone"
         self.bandwidths = [float(h) for h in bandwidths]
         self.center = torch.as_tensor(center, dtype=torch.float64)
         draw = norms_of if projection == "structured" else law_of
-        self.law = law or draw(kernel, dim=dim, num=num_features, seed=seed)
+        self.reduced_dim = reduced_dim
+        self.law = law or draw(kernel, dim=reduced_dim or dim, num=num_features, seed=seed)
         turn = torch.arange(num_features) % len(self.bandwidths)
         lengths = torch.tensor(self.bandwidths, dtype=torch.float64)[turn]
         self.projection = projection
-        self.waves: Waves | StructuredWaves
+        self.waves: Waves | StructuredWaves | ReducedWaves
         if projection == "structured":
             norms = self.law.waves[:, 0] / lengths
             self.waves = StructuredWaves(norms, dim, self.bandwidths[0], self.center, seed)
         else:
             self._raw = self.law.waves / lengths[:, None]
-            self.waves = Waves(self._raw, min(self.bandwidths), self.center)
+            least = min(self.bandwidths)
+            if projection == "jl":
+                _require_radial(self.law)
+                self.waves = ReducedWaves(self._raw, dim, least, self.center, seed)
+            else:
+                self.waves = Waves(self._raw, least, self.center)
         self.state_size = 2 * num_features
         self.largest = UNIT
 
@@ -99,6 +108,7 @@ class FeatureKDE(Design):
             "center": self.center.tolist(),
             "family": self.law.family,
             "projection": self.projection,
+            "reduced_dim": self.reduced_dim,
         }
 
     def tensors(self) -> dict[str, Tensor]:
@@ -109,7 +119,8 @@ class FeatureKDE(Design):
     def from_spec(cls, spec: Mapping[str, Any], tensors: Mapping[str, Tensor]) -> FeatureKDE:
         settings = dict(spec)
         law = Law(settings.pop("family"), tensors["waves"], tensors["wave_scale"])
-        width = 1 if settings["projection"] == "structured" else settings["dim"]
+        full = settings.get("reduced_dim") or settings["dim"]
+        width = 1 if settings["projection"] == "structured" else full
         if law.waves.shape != (settings["num_features"], width):
             raise ValueError("waves of another shape")
         return cls(**settings, law=law)
@@ -197,6 +208,18 @@ class _FeatureDecoder(Decoder):
         spread = terms.var(-1).div(m).sqrt() if m > 1 else torch.full_like(value, math.inf)
         noise = torch.full_like(value, float((weights**2).sum().sqrt()) / m)
         return Answer(value, spread, noise * math.sqrt(self.variance))
+
+
+def _require_radial(law: Law) -> None:
+    if law.family == "product_cauchy":
+        raise ConfigurationError(
+            message(
+                "A reduction keeps l2 distances only",
+                where="projection, kernel",
+                got="jl",
+                remedy='projection="dense"',
+            )
+        )
 
 
 def _bandwidth(design: FeatureKDE, bandwidth: Any) -> float:

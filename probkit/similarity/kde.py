@@ -10,6 +10,7 @@ import torch
 from probkit.errors import ConfigurationError, message
 from probkit.privacy.budget import Relation
 from probkit.similarity.design import Design
+from probkit.similarity.exponential_sums import ExponentialSumKDE
 from probkit.similarity.feature_kde import FeatureKDE
 from probkit.similarity.grid_kde import GridKDE
 from probkit.similarity.sketch import Sketch
@@ -28,15 +29,19 @@ class PrivateKDE(Sketch):
             "cauchy" 1/(1+s2^2), "inverse" 1/(1+s2), "inverse_l1" 1/(1+s1), or a
             ``CompletelyMonotone``; s1, s2 the l1 and l2 norms of (x - y) / bandwidth.
         bandwidth: a length, public; or several, all answered by one release.
-        method: "features" (random waves, any dimension) or "grid" (B-splines, d <= 3).
+        method: "features" (random waves, any dimension), "grid" (B-splines, d <= 3), or
+            "exponentials" (the paper's way for the last three kernels; to compare with).
         bounds: domain of the grid.
         num_features: m waves; None for 4096.
         center: (d,) middle of the domain of "features", which reaches 1024 bandwidths around it.
         spacing: cell width of the grid over the bandwidth; None for 0.7 (0.35 for kernels with a
             kink).
-        projection: "dense" waves, or "structured" ones, which cost O(m log d) a record in place
-            of O(m d): for one bandwidth of a kernel of the l2 distance, in dozens of dimensions
-            or more.
+        projection: "dense" waves; "structured" ones, which cost O(m log d) a record in place of
+            O(m d): for one bandwidth of a kernel of the l2 distance, in dozens of dimensions or
+            more; or "jl", the paper's: dense waves of records reduced to ``reduced_dim``
+            dimensions, with a bias of about 1 / sqrt(2 reduced_dim) of the distances.
+        reduced_dim: k of "jl".
+        accuracy: largest error of a sum of "exponentials".
         seed: public; of the waves.
         relation, max_rows_per_user, on_bad: see ``Sketch``.
 
@@ -54,8 +59,8 @@ class PrivateKDE(Sketch):
         True
 
     References:
-        Modules ``feature_kde`` and ``grid_kde``; Wagner, Naamad, Mishra, ICML 2023 (LSQ) and
-        Backurs et al., ICLR 2024, for the problem.
+        Modules ``feature_kde``, ``grid_kde``, ``reduced_waves`` and ``exponential_sums``; Wagner,
+        Naamad, Mishra, ICML 2023 (LSQ) and Backurs et al., ICLR 2024, for the problem.
     """
 
     def __init__(
@@ -64,12 +69,14 @@ class PrivateKDE(Sketch):
         kernel: str | CompletelyMonotone = "gaussian",
         *,
         bandwidth: float | Sequence[float] | None = None,
-        method: Literal["features", "grid"] = "features",
+        method: Literal["features", "grid", "exponentials"] = "features",
         bounds: Any = None,
         num_features: int | None = None,
         center: Any = None,
         spacing: float | None = None,
-        projection: Literal["dense", "structured"] = "dense",
+        projection: Literal["dense", "structured", "jl"] = "dense",
+        reduced_dim: int | None = None,
+        accuracy: float = 0.01,
         seed: int = 0,
         relation: Relation = "replace",
         max_rows_per_user: int = 1,
@@ -88,38 +95,80 @@ class PrivateKDE(Sketch):
         lengths = [check_positive("bandwidth", h) for h in lengths]
         design: Design
         if method == "grid":
-            if len(lengths) != 1 or not isinstance(kernel, str):
-                raise ConfigurationError(
-                    message(
-                        "A grid has one bandwidth and a named kernel", where="bandwidth, kernel"
-                    )
-                )
-            low, high = check_box(bounds, dim)
-            wide = 0.7 if kernel in ("gaussian", "cauchy") else 0.35
-            space = wide if spacing is None else check_positive("spacing", spacing)
-            design = GridKDE(low, high, kernel, lengths[0], space)
-        elif method == "features":
+            design = _grid(dim, kernel, lengths, bounds, spacing)
+        elif method in ("features", "exponentials"):
             num = check_whole("num_features", num_features or 4096, 1, 2**20)
             middle = [0.0] * dim if center is None else torch.as_tensor(center).tolist()
             if len(middle) != dim:
                 raise ConfigurationError(
                     message("The centre must be d numbers", where="center", got=len(middle))
                 )
-            if projection not in ("dense", "structured") or (
-                projection == "structured" and len(lengths) != 1
-            ):
-                raise ConfigurationError(
-                    message(
-                        "Waves are dense, or structured for one bandwidth",
-                        where="projection, bandwidth",
-                        got=(projection, lengths),
-                    )
+            if method == "exponentials":
+                near = check_positive("accuracy", accuracy)
+                name, length = _single(kernel, lengths, "A sum of exponentials")
+                design = ExponentialSumKDE(dim, name, length, num, near, seed, middle)
+            else:
+                short = _reduced_dim(projection, reduced_dim, dim, lengths)
+                design = FeatureKDE(
+                    *(dim, kernel, lengths, num, seed, middle),
+                    projection=projection,
+                    reduced_dim=short,
                 )
-            design = FeatureKDE(dim, kernel, lengths, num, seed, middle, projection=projection)
         else:
             raise ConfigurationError(
-                message("Unknown method", where="method", got=method, expected="features or grid")
+                message(
+                    "Unknown method",
+                    where="method",
+                    got=method,
+                    expected="features, grid or exponentials",
+                )
             )
         super().__init__(
             design, relation=relation, max_rows_per_user=max_rows_per_user, on_bad=on_bad
         )
+
+
+def _grid(
+    dim: int,
+    kernel: str | CompletelyMonotone,
+    lengths: list[float],
+    bounds: Any,
+    spacing: float | None,
+) -> GridKDE:
+    name, length = _single(kernel, lengths, "A grid")
+    low, high = check_box(bounds, dim)
+    wide = 0.7 if name in ("gaussian", "cauchy") else 0.35
+    space = wide if spacing is None else check_positive("spacing", spacing)
+    return GridKDE(low, high, name, length, space)
+
+
+def _single(kernel: str | CompletelyMonotone, lengths: list[float], what: str) -> tuple[str, float]:
+    if len(lengths) == 1 and isinstance(kernel, str):
+        return kernel, lengths[0]
+    text = f"{what} has one bandwidth and a named kernel"
+    raise ConfigurationError(message(text, where="bandwidth, kernel", got=(lengths, kernel)))
+
+
+def _reduced_dim(
+    projection: str, reduced_dim: int | None, dim: int, lengths: list[float]
+) -> int | None:
+    """The dimension that the waves live in, if it is not that of the records."""
+    if projection not in ("dense", "structured", "jl") or (
+        projection == "structured" and len(lengths) != 1
+    ):
+        raise ConfigurationError(
+            message(
+                'Waves are "dense", "jl", or "structured" for one bandwidth',
+                where="projection, bandwidth",
+                got=(projection, lengths),
+            )
+        )
+    if (projection == "jl") != (reduced_dim is not None):
+        raise ConfigurationError(
+            message(
+                'A reduction needs its dimension, and the dimension projection="jl"',
+                where="reduced_dim, projection",
+                got=(reduced_dim, projection),
+            )
+        )
+    return None if reduced_dim is None else check_whole("reduced_dim", reduced_dim, 1, dim)

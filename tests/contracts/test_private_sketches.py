@@ -30,6 +30,7 @@ from probkit.similarity.classifier import ClassSketch
 from tests.similarity_cases import BOUNDS, CASES
 
 NAMES = ["l1", "lp 1.5", "consistent tree", "l2", "l2sq", "grid 2d", "gaussian", "inverse_l1"]
+NAMES += ["jl", "exponentials"]
 
 
 def data(name: str, size: int = 60) -> torch.Tensor:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import warnings
 from fractions import Fraction
 
@@ -11,6 +12,7 @@ import torch
 from probkit.errors import ConfigurationError
 from probkit.privacy import Budget, NotPrivateWarning, PrivacyAccountant
 from probkit.similarity import CompletelyMonotone, PrivateDistance, PrivateKDE, Release
+from probkit.similarity.exponential_sums import exponential_terms
 from probkit.similarity.spectral_laws import law_of, similarity
 from tests.similarity_cases import CASES, ball, box, without_noise
 
@@ -66,7 +68,9 @@ def test_no_pair_of_records_moves_the_statistic_further_than_claimed(name, relat
     assert float((worst[1] / l2).max()) > 0.5
 
 
-@pytest.mark.parametrize("name", ["l1", "l2sq", "grid 2d", "gaussian", "l2", "consistent tree"])
+@pytest.mark.parametrize(
+    "name", ["l1", "l2sq", "grid 2d", "gaussian", "l2", "consistent tree", "jl", "exponentials"]
+)
 def test_a_record_contributes_the_same_whatever_its_company(name):
     case = CASES[name]
     x = case.draw(1500, generator(2))
@@ -80,7 +84,9 @@ def test_a_record_contributes_the_same_whatever_its_company(name):
 
 @pytest.mark.parametrize("kind", ["pure", "zcdp"])
 @pytest.mark.parametrize("relation", RELATIONS)
-@pytest.mark.parametrize("name", ["l1", "lp 1.5", "l2sq", "grid 2d", "gaussian", "consistent tree"])
+@pytest.mark.parametrize(
+    "name", ["l1", "lp 1.5", "l2sq", "grid 2d", "gaussian", "consistent tree", "exponentials"]
+)
 def test_predicted_error_is_the_error(name, relation, kind):
     case = CASES[name]
     g = generator(4)
@@ -227,3 +233,53 @@ def test_structured_waves_are_for_one_bandwidth_of_a_radial_kernel(bad):
     settings = {"bandwidth": 1.0, "projection": "structured", **bad}
     with pytest.raises(ConfigurationError, match="projection"):
         PrivateKDE(64, **settings)
+
+
+def test_reduced_waves_answer_for_the_reduced_records():
+    """Brute force on A x / sqrt(k) for the public signs A, and on x with more dimensions kept."""
+    g = generator(5)
+    x, y = (0.5 * torch.randn(n, 100, generator=g, dtype=torch.float64) for n in (200, 20))
+    errors = []
+    for k in (5, 80):
+        sketch = PrivateKDE(
+            100, bandwidth=5.0, num_features=8000, projection="jl", reduced_dim=k, seed=1
+        ).update(x)
+        found = without_noise(sketch).query(y).value / 200
+        signs = torch.randint(0, 2, (k, 100), generator=generator(1)) * 2.0 - 1
+        short = [part @ signs.double().mT / math.sqrt(k) for part in (x, y)]
+        near = similarity("gaussian", *short, 5.0).mean(-1)
+        assert torch.allclose(found, near, atol=0.02)
+        exact = similarity("gaussian", x, y, 5.0).mean(-1)
+        errors.append(float((found - exact).abs().mean()))
+        waves = sketch.design.waves
+        assert torch.allclose(waves.real_pairs(x)[0], (x @ waves.frequencies.mT).cos())
+    assert errors[1] < 0.5 * errors[0]
+
+
+@pytest.mark.parametrize("accuracy", [0.1, 0.01, 1e-4])
+def test_exponentials_are_as_near_as_asked_beyond_the_points_they_were_fitted_at(accuracy):
+    c, t = exponential_terms(accuracy)
+    x = torch.cat([torch.rand(4000, generator=generator(), dtype=torch.float64) * 50 + 1])
+    x = torch.cat([x, torch.logspace(0, 9, 1000, dtype=torch.float64)])
+    error = ((c * torch.exp(-t * x[:, None])).sum(1) - 1 / x).abs().max()
+    assert 0.2 * accuracy < float(error) <= 1.02 * accuracy
+    assert len(c) <= (math.log10(1 / accuracy) + 1) ** 2
+    assert bool((c * torch.exp(-t) <= 1).all())
+
+
+@pytest.mark.parametrize(
+    ("settings", "where"),
+    [
+        ({"projection": "jl"}, "reduced_dim"),
+        ({"reduced_dim": 3}, "reduced_dim"),
+        ({"projection": "jl", "reduced_dim": 65}, "reduced_dim"),
+        ({"kernel": "laplacian", "projection": "jl", "reduced_dim": 3}, "projection"),
+        ({"method": "exponentials"}, "kernel"),
+        ({"kernel": "inverse", "method": "exponentials", "accuracy": 0.0}, "accuracy"),
+        ({"kernel": "inverse", "method": "exponentials", "accuracy": 1e-14}, "accuracy"),
+        ({"kernel": "inverse", "method": "exponentials", "bandwidth": [1, 2]}, "bandwidth"),
+    ],
+)
+def test_reductions_and_sums_say_what_they_need(settings, where):
+    with pytest.raises(ConfigurationError, match=where):
+        PrivateKDE(64, **{"bandwidth": 1.0, **settings})
