@@ -7,6 +7,7 @@ A trial gives each method the same problem and returns numbers by measure; the b
 from __future__ import annotations
 
 import csv
+import re
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -177,7 +178,8 @@ class Sweep:
             curves = {
                 m: (c.mean, c.low, c.high) for m in self.methods for c in [self.curve(m, measure)]
             }
-            path = Path(folder) / f"{self.name}_{measure}.png".replace(" ", "_").lower()
+            plain = re.sub(r"[^a-z0-9]+", "_", f"{self.name} {measure}".lower()).strip("_")
+            path = Path(folder) / f"{plain}.png"
             labels = (self.name, measure)
             plot_curves(self.values, curves, labels, path, logarithmic=measure in logarithmic)
             figures[f"{measure} against {self.name}, mean and band"] = path.name
