@@ -124,7 +124,8 @@ def prior_scales(
 
 def density_scales(side: Harmonics, prior: SpectralPrior) -> Float[Tensor, " size"]:
     """Prior variances of the harmonics under a kernel: the trapezoid rule on its spectrum."""
-    own = 2 * prior.spectral_density(side.frequencies()) / side.period
+    # a kernel's parameters may be trainable; here they are known
+    own = 2 * prior.spectral_density(side.frequencies()).detach() / side.period
     return torch.cat([own[:1] / 2, own[1:]])
 
 
