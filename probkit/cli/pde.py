@@ -21,7 +21,7 @@ def solve(
     num: Annotated[
         int | None, typer.Option(help="Points a side of a named case; default the paper's.")
     ] = None,
-    method: Annotated[str, typer.Option(help="auto, dense, separable or rows.")] = "auto",
+    method: Annotated[str, typer.Option(help="auto, dense, separable, rows or map.")] = "auto",
     seed: Annotated[int, typer.Option(help="Of the random sketches on grids.")] = 0,
     smoke: Annotated[bool, typer.Option("--smoke", help="A named case on a small grid.")] = False,
 ) -> None:

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
-import torch
-from gpytorch.constraints import Positive
+import math
 
-__all__ = ["log_positive"]
+import torch
+from gpytorch.constraints import GreaterThan, Positive
+
+__all__ = ["log_positive", "real_line"]
 
 
 def log_positive() -> Positive:
@@ -18,3 +20,13 @@ def log_positive() -> Positive:
         0.0
     """
     return Positive(transform=torch.exp, inv_transform=torch.log)
+
+
+def real_line() -> GreaterThan:
+    """No constraint: the parameter is the value itself.
+
+    Example:
+        >>> float(real_line().transform(torch.tensor(-1.5)))
+        -1.5
+    """
+    return GreaterThan(-math.inf, transform=None, inv_transform=None)

@@ -229,11 +229,22 @@ class SpectralMixtureKernel(Kernel):
 
     def spectral_density(self, frequency: Float[Tensor, " n"]) -> Float[Tensor, "*batch n"]:
         """Two-sided density of the variance over cycles per unit; symmetric."""
-        centers, lengths = self.frequencies[..., None, :], self.lengthscales[..., None, :]
-        density = _DENSITIES[self.kind]
-        f = frequency[..., None]
+        return self.spectral_density_at(
+            frequency, self.weights, self.frequencies, self.lengthscales
+        )
+
+    def spectral_density_at(
+        self,
+        frequency: Float[Tensor, " n"],
+        weights: Float[Tensor, "*batch Q"],
+        centers: Float[Tensor, "*batch Q"],
+        lengths: Float[Tensor, "*batch Q"],
+    ) -> Float[Tensor, "*batch n"]:
+        """The density at other parameters than the kernel's own, such as draws of them."""
+        density, f = _DENSITIES[self.kind], frequency[..., None]
+        centers, lengths = centers[..., None, :], lengths[..., None, :]
         both = density(f - centers, lengths) + density(f + centers, lengths)
-        return (self.weights[..., None, :] * both).sum(-1) / 2
+        return (weights[..., None, :] * both).sum(-1) / 2
 
     def harmonic_features(self, length: float, *, tolerance: float = 1e-14) -> HarmonicFeatures:
         """Features on a side of ``length`` whose covariance is this kernel.

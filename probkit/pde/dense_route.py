@@ -23,7 +23,7 @@ from probkit.pde.spectrum import Band, band_limit, density_scales, prior_scales,
 from probkit.pde.validation import on_points
 from probkit.random import Seed
 
-__all__ = ["solve_dense"]
+__all__ = ["first_scales", "side_features", "solve_dense"]
 
 _LARGEST = 4e9
 _RESONANT = 1e8
@@ -42,7 +42,7 @@ def solve_dense(
     points = problem.domain.points()
     shape = problem.domain.sizes if isinstance(problem.domain, Box) else None
     source = on_points(problem.source, points, "source", shape)
-    bands, sides = _sides(settings, problem, points, source)
+    bands, sides = side_features(settings, problem, points, source)
     broad = _broad(settings, problem, bands)
     if broad:
         side = sides[0]
@@ -51,7 +51,7 @@ def solve_dense(
     weight = 1 / _operator_size(problem, bands, points)
     sweeps = 0 if settings.prior is not None else settings.num_sweeps
     system = Collocation(problem, sides, weight, sweeps, settings.max_newton)
-    scale = _first_scales(settings, problem, sides, points, source)
+    scale = first_scales(settings, problem, sides, points, source)
     if broad:
         rows, wanted = system.linearize(torch.zeros_like(scale))
         decaying = choose_decay(rows, wanted, sides[0], bands[0].nyquist, scale)
@@ -154,9 +154,10 @@ def _check_solvable(result: FitResult, size: float, checked: Checked) -> None:
     )
 
 
-def _sides(
+def side_features(
     settings: SolverSettings, problem: Problem, points: Tensor, source: Tensor
 ) -> tuple[list[Band], list[Harmonics]]:
+    """Bands and features of every side, as the source shows them."""
     bands, sides = [], []
     for axis, (low, high) in enumerate(problem.domain.bounds):
         columns, x, num = _columns(problem, points, source, axis)
@@ -181,13 +182,14 @@ def _sides(
     return bands, sides
 
 
-def _first_scales(
+def first_scales(
     settings: SolverSettings,
     problem: Problem,
     sides: list[Harmonics],
     points: Tensor,
     source: Tensor,
 ) -> Float[Tensor, " m"]:
+    """First prior variances of all features."""
     found = torch.ones(1, dtype=torch.float64)
     for axis, side in enumerate(sides):
         if settings.prior is not None:

@@ -118,6 +118,8 @@ def warn(result: FitResult) -> None:
         text = "the source reaches the grid's Nyquist frequency; check with a finer grid"
     elif diagnostics.get("free_constant"):
         text = "the conditions leave a constant free; the solution of zero mean is returned"
+    elif result.status is Status.MAX_STEPS and diagnostics.get("point_estimate"):
+        text = "the objective was still rising at the last epoch"
     elif result.status is Status.MAX_STEPS:
         text = "Newton's method was stopped before it settled"
     else:

@@ -25,9 +25,30 @@ from torch import Tensor
 
 from probkit.errors import ConfigurationError, message
 
-__all__ = ["PDE", "Box", "Condition", "Mask", "Points", "Problem", "Term"]
+__all__ = ["PDE", "Box", "Condition", "Mask", "Points", "Problem", "Term", "Unknown"]
 
 _NAMES = ("x", "y", "z")
+
+
+@dataclass(frozen=True)
+class Unknown:
+    """A number to be found: the coefficient of a term, or a noise; a site of the Pyro model.
+
+    Args:
+        name: of the site.
+        prior: a Pyro distribution without batch or event dimensions.
+        factor: what a coefficient is multiplied by: a number, an array over the points or a
+            function of them. Several unknowns with such factors make an unknown field.
+
+    Example:
+        >>> import pyro.distributions as dist
+        >>> PDE([Term(1.0, (2,)), Term(Unknown("theta", dist.Uniform(0.0, 9.0)), (0,))])
+        PDE(u_xx + theta u = f)
+    """
+
+    name: str
+    prior: Any
+    factor: Any = 1.0
 
 
 @dataclass(frozen=True)
@@ -53,6 +74,9 @@ class Term:
     def __str__(self) -> str:
         letters = "".join(_name(k, len(self.orders)) * order for k, order in enumerate(self.orders))
         unknown = f"u_{letters}" if letters else "u"
+        if isinstance(self.coefficient, Unknown):
+            known = str(Term(self.coefficient.factor, self.orders))
+            return f"{self.coefficient.name} {known}"
         if isinstance(self.coefficient, Tensor) or callable(self.coefficient):
             return (
                 f"a({', '.join(_name(k, len(self.orders)) for k in range(len(self.orders)))}) "
@@ -322,14 +346,22 @@ class Problem:
         source: f, a number, (n,) or grid-shaped tensor, or function of the points.
         noise: standard deviation of the source values; 0 for exact ones.
         data: further observations of u: (points, values, noise standard deviation).
+
+    Coefficients and the two noises may be :class:`Unknown`; ``InverseSolver`` finds them.
     """
 
     pde: PDE
     domain: Box | Mask | Points
     conditions: Sequence[Condition] = field(default_factory=tuple)
     source: Any = 0.0
-    noise: float = 0.0
-    data: tuple[Any, Any, float] | None = None
+    noise: Any = 0.0
+    data: tuple[Any, Any, Any] | None = None
+
+    def unknowns(self) -> list[Unknown]:
+        """What is to be found: coefficients in the order of the terms, then noises."""
+        given = [t.coefficient for t in self.pde.terms] + [self.noise]
+        given += [self.data[2]] if self.data is not None else []
+        return [value for value in given if isinstance(value, Unknown)]
 
 
 def _grid(axes: Sequence[Tensor]) -> Tensor:

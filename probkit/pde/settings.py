@@ -16,7 +16,7 @@ from probkit.random import Seed
 
 __all__ = ["METHODS", "SolverSettings"]
 
-METHODS = ("auto", "dense", "separable", "rows")
+METHODS = ("auto", "dense", "separable", "rows", "map")
 
 
 @dataclass(frozen=True)
@@ -29,12 +29,14 @@ class SolverSettings:
     max_newton: int = 20
     max_features: int = 1200
     max_products: int = 3000
+    max_epochs: int = 10_000
+    max_seconds: float | None = None
     band_limit: float | None = None
     prior: SpectralPrior | None = None
 
     def __post_init__(self) -> None:
         require_choice(self, "method", METHODS)
-        require_positive(self, "max_newton", "max_features", "max_products")
+        require_positive(self, "max_newton", "max_features", "max_products", "max_epochs")
         if self.extension < 1 or self.num_sweeps < 0:
             raise ConfigurationError(
                 message(
@@ -63,13 +65,15 @@ class SolverSettings:
             "max_newton": self.max_newton,
             "max_features": self.max_features,
             "max_products": self.max_products,
+            "max_epochs": self.max_epochs,
+            "max_seconds": self.max_seconds,
             "band_limit": self.band_limit,
             "prior": None if self.prior is None else type(self.prior).__name__,
         }
         return Run(
             engine="GPSolver",
             settings=settings,
-            limits=("max_newton",),
+            limits=("max_newton", "max_epochs", "max_seconds"),
             seed=seed,
             data=data_digest(*data),
             reason=reason,

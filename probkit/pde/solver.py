@@ -9,6 +9,7 @@ from probkit.infer import FitResult
 from probkit.pde.dense_route import solve_dense
 from probkit.pde.diagnostics import warn
 from probkit.pde.grid_system import separable
+from probkit.pde.map_route import can_map, solve_map
 from probkit.pde.problem import Box, Mask, Points, Problem
 from probkit.pde.rows_route import solve_rows
 from probkit.pde.separable_route import solve_separable
@@ -19,7 +20,12 @@ from probkit.random import Seed
 
 __all__ = ["GPSolver"]
 
-_ROUTES = {"dense": solve_dense, "separable": solve_separable, "rows": solve_rows}
+_ROUTES = {
+    "dense": solve_dense,
+    "separable": solve_separable,
+    "rows": solve_rows,
+    "map": solve_map,
+}
 
 
 @dataclass(frozen=True)
@@ -33,15 +39,20 @@ class GPSolver(SolverSettings):
     Args:
         method: how: "dense" (all rows formed; one dimension, scattered points), "separable" (a
             constant-coefficient elliptic equation on a box, by fast diagonalisation), "rows" (least
-            squares over products of functions; any equation on a grid, a mask or with noise), or
-            "auto".
+            squares over products of functions; any equation on a grid, a mask or with noise),
+            "map" (the paper's: grid values and spectra together by Adam; a point estimate on a box,
+            kept for comparison), or "auto", which never takes the last.
         extension: period of the features over the length of a side.
         num_sweeps: evidence updates of the prior weights; 0 keeps the first ones.
         max_newton: limit on Newton steps.
         max_features: limit on the features of scattered points in two or more dimensions.
         max_products: limit on the unknowns of "rows".
+        max_epochs: limit on the epochs of "map".
+        max_seconds: CPU seconds after which "map" stops; None for any.
         band_limit: highest frequency (cycles per unit); None to choose it from the source.
-        prior: a kernel with a known spectral density; None to learn the spectrum.
+        prior: a kernel with a known spectral density; None to learn the spectrum. For "map" the
+            ``SpectralMixtureKernel`` to start from, copied for every side; what of it does not
+            require gradients stays fixed.
 
     Raises:
         ConfigurationError: a setting out of its range.
@@ -91,6 +102,7 @@ class GPSolver(SolverSettings):
             "dense": not isinstance(domain, Mask),
             "separable": isinstance(domain, Box) and problem.pde.dim > 1 and separable(problem),
             "rows": grid and problem.pde.dim > 1,
+            "map": can_map(problem),
         }
         if method != "auto":
             if not possible[method]:

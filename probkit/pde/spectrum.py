@@ -122,9 +122,16 @@ def prior_scales(
     return torch.cat([scales, scales[1:]])
 
 
-def density_scales(side: Harmonics, prior: SpectralPrior) -> Float[Tensor, " size"]:
-    """Prior variances of the harmonics under a kernel: the trapezoid rule on its spectrum."""
-    own = 2 * prior.spectral_density(side.frequencies()) / side.period
+def density_scales(
+    side: Harmonics, prior: SpectralPrior, *, detach: bool = True
+) -> Float[Tensor, " size"]:
+    """Prior variances of the harmonics under a kernel: the trapezoid rule on its spectrum.
+
+    Args:
+        detach: whether parameters of the kernel are known numbers, even if they can be trained.
+    """
+    density = prior.spectral_density(side.frequencies())
+    own = 2 * (density.detach() if detach else density) / side.period
     return torch.cat([own[:1] / 2, own[1:]])
 
 

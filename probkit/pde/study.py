@@ -103,7 +103,9 @@ class Study:
         found = {}
         if self.problem.pde.dim == 1:
             (x,) = self._axes(_CURVE)
-            mean, sd = solution.mean(x), solution.sd(x)
+            mean = solution.mean(x)
+            point = solution.diagnostics.get("point_estimate", False)
+            sd = torch.zeros_like(mean) if point else solution.sd(x)
             found["Solution"] = plot_curve(x, mean, sd, ("x", "u"), folder / "solution.png")
         elif self.problem.pde.dim == 2:
             axes = self._axes(_MAP)

@@ -75,6 +75,15 @@ def check_problem(problem: Problem) -> None:
             conditions than the orders of the equation need.
     """
     pde, domain = problem.pde, problem.domain
+    if problem.unknowns():
+        raise ConfigurationError(
+            message(
+                "The problem has unknown coefficients or noise",
+                where="Problem",
+                got=[unknown.name for unknown in problem.unknowns()],
+                remedy="find them with InverseSolver().fit(problem)",
+            )
+        )
     if pde.dim != domain.dim:
         raise ConfigurationError(
             message(
