@@ -1,7 +1,7 @@
 """Study: channels through an intelligent reflecting surface (IRS), all methods against the SNR.
 
     python models/irs_channel.py --snr 4,8,12,16,20 --channels 20 --out results
-    python models/irs_channel.py --engine svi          # the Pyro model as well
+    python models/irs_channel.py --engine svi          # the Pyro model as well, or nuts
     python models/irs_channel.py --smoke               # small, under a minute
 
 A user with 6 antennas reaches a base station with 16 over 256 reflecting elements. From 288 complex
@@ -25,9 +25,9 @@ import pyro.distributions as dist
 import torch
 from torch import Tensor
 
-from probkit.infer import SVI
+from probkit.distributions import KroneckerSparseNormal
+from probkit.infer import NUTS, SVI
 from probkit.infer.provenance import versions
-from probkit.linalg.kronecker_gaussian import condition, kronecker_log_evidence
 from probkit.report import write_report
 from probkit.sparse import KroneckerSBL, simulate_irs
 from probkit.sparse.comparison import Sweep, timed
@@ -49,21 +49,21 @@ def model(y: Tensor, dictionaries: list[Tensor], noise: float) -> None:
     for k, a in enumerate(dictionaries):
         middle = torch.full((a.shape[-1],), centre, dtype=y.real.dtype)
         scales.append(pyro.sample(f"log_scale_{k}", dist.Normal(middle, 4.0).to_event(1)).exp())
-    variance = torch.tensor(noise, dtype=y.real.dtype)
-    pyro.factor("y", kronecker_log_evidence(dictionaries, scales, variance, y.unsqueeze(0)))
+    law = KroneckerSparseNormal(dictionaries, scales, y.real.new_tensor(noise))
+    pyro.sample("y", law, obs=y)
 
 
-def svi_mean(c: IRSChannel, smoke: bool) -> Tensor:
-    """Posterior mean of x from draws of the scales by SVI."""
-    engine = SVI(steps=200 if smoke else 1500, learning_rate=0.03)
+def engine_mean(name: str, c: IRSChannel, smoke: bool) -> Tensor:
+    """Posterior mean of x from an engine's draws of the scales."""
+    engine: Any = SVI(steps=200 if smoke else 1500, learning_rate=0.03)
+    if name == "nuts":
+        few = {"num_samples": 30, "num_warmup": 30} if smoke else {}
+        engine = NUTS(**few)
     result = engine.fit(model, (c.y, c.dictionaries, c.noise), seed=0)
     draws = result.posterior.sample(_DRAWS, torch.Generator().manual_seed(0))
-    noise = torch.tensor(c.noise, dtype=torch.float64)
-    means = []
-    for i in range(_DRAWS):
-        scales = [draws[f"log_scale_{k}"][i].exp() for k in range(len(c.dictionaries))]
-        means.append(condition(c.dictionaries, scales, noise, c.y.unsqueeze(0)).mean[0])
-    return torch.stack(means).mean(0)
+    scales = [draws[f"log_scale_{k}"].exp() for k in range(len(c.dictionaries))]
+    noise = torch.full((_DRAWS,), c.noise, dtype=torch.float64)
+    return KroneckerSparseNormal(c.dictionaries, scales, noise).posterior(c.y).mean.mean(0)
 
 
 def coverage(
@@ -88,7 +88,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
     parser.add_argument("--snr", default="4,8,12,16,20", help="decibels, separated by commas")
     parser.add_argument("--methods", default=",".join(METHODS), help="separated by commas")
-    parser.add_argument("--engine", choices=["structured", "svi"], default="structured")
+    parser.add_argument("--engine", choices=["structured", "svi", "nuts"], default="structured")
     parser.add_argument("--channels", type=int, default=10, help="for each SNR")
     parser.add_argument("--out", type=Path, help="directory for results; default a new one")
     parser.add_argument("--seed", type=int, default=0, help="of the first channel")
@@ -98,16 +98,16 @@ def main() -> None:
     levels = [float(part) for part in options.snr.split(",")]
     levels = levels[2:3] if options.smoke else levels
     methods = options.methods.split(",")
-    if options.engine == "svi":
-        methods.append("svi")
+    if options.engine != "structured":
+        methods.append(options.engine)
     seeds = range(options.seed, options.seed + (1 if options.smoke else options.channels))
     study = IRSStudy(out=out, num_symbols=1000 if options.smoke else 10_000)
 
     def trial(method: str, snr_db: float, seed: int) -> Mapping[str, float]:
-        if method != "svi":
+        if method not in ("svi", "nuts"):
             return study.trial(method, snr_db, seed)
         c = simulate_irs(snr_db=snr_db, seed=seed)
-        x, seconds = timed(lambda: svi_mean(c, options.smoke))
+        x, seconds = timed(lambda: engine_mean(method, c, options.smoke))
         rate = study.symbol_errors(c, c.channel(x), snr_db)
         return {"nmse": c.nmse(x), "symbol_errors": rate, "seconds": seconds}
 

@@ -18,6 +18,7 @@ from __future__ import annotations
 import argparse
 import tempfile
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -26,9 +27,9 @@ import pyro.distributions as dist
 import torch
 from torch import Tensor
 
+from probkit.distributions import KroneckerSparseNormal
 from probkit.infer import NUTS, SVI
 from probkit.infer.provenance import versions
-from probkit.linalg.kronecker_gaussian import condition, kronecker_log_evidence
 from probkit.report import write_report
 from probkit.sparse import nmse, simulate_recovery, support_recovery
 from probkit.sparse.comparison import Sweep, estimate, timed
@@ -50,8 +51,8 @@ def model(y: Tensor, dictionaries: list[Tensor], noise: float) -> None:
         # wide on the log scale: most slices may go to nothing
         log_scale = pyro.sample(f"log_scale_{k}", dist.Normal(centre, 4.0).to_event(1))
         scales.append(log_scale.exp())
-    variance = y.new_tensor(noise)
-    pyro.factor("y", kronecker_log_evidence(dictionaries, scales, variance, y.unsqueeze(0)))
+    law = KroneckerSparseNormal(dictionaries, scales, y.new_tensor(noise))
+    pyro.sample("y", law, obs=y)
 
 
 def engine_mean(
@@ -64,12 +65,9 @@ def engine_mean(
         engine = NUTS(**few)
     result = engine.fit(model, (y, dictionaries, noise), seed=0)
     draws = result.posterior.sample(_DRAWS, torch.Generator().manual_seed(0))
-    total = 0.0
-    for i in range(_DRAWS):
-        scales = [draws[f"log_scale_{k}"][i].exp() for k in range(len(dictionaries))]
-        found = condition(dictionaries, scales, y.new_tensor(noise), y.unsqueeze(0))
-        total = total + found.mean[0] / _DRAWS
-    return torch.as_tensor(total)
+    scales = [draws[f"log_scale_{k}"].exp() for k in range(len(dictionaries))]
+    law = KroneckerSparseNormal(dictionaries, scales, y.new_tensor(noise).expand(_DRAWS))
+    return law.posterior(y).mean.mean(0)
 
 
 def make_trial(
@@ -122,9 +120,8 @@ def main() -> None:
     methods = options.methods.split(",")
     engines: dict[str, Callable[..., Tensor]] = {}
     if options.engine != "structured":
-        name = options.engine
-        engines[name] = lambda y, a, noise: engine_mean(name, y, a, noise, options.smoke)
-        methods.append(name)
+        engines[options.engine] = partial(engine_mean, options.engine, smoke=options.smoke)
+        methods.append(options.engine)
 
     record: dict[str, Any] = {
         "title": "Sparse recovery with a Kronecker dictionary",

@@ -33,8 +33,9 @@ class KroneckerSBLKernel(Kernel):
 
     Args:
         dictionaries: A_k, (M_k, N_k), real.
-        scales: g_k to start from, (N_k,) each; ones if not given. They are parameters
-            (``raw_scale_k``, constrained to be positive).
+        scales: g_k to start from, (*batch_shape, N_k) each; ones if not given. They are
+            parameters (``raw_scale_k``, constrained to be positive).
+        **kwargs: of GPyTorch's kernels: ``batch_shape``, ``active_dims``.
 
     Raises:
         DtypeError: complex dictionaries, which GPyTorch's likelihoods do not know.
@@ -52,9 +53,10 @@ class KroneckerSBLKernel(Kernel):
         self,
         dictionaries: Sequence[Float[Tensor, "M_k N_k"]],
         *,
-        scales: Sequence[Float[Tensor, " N_k"]] | None = None,
+        scales: Sequence[Float[Tensor, "*batch N_k"]] | None = None,
+        **kwargs: Any,
     ) -> None:
-        super().__init__()
+        super().__init__(**kwargs)
         if any(a.is_complex() for a in dictionaries):
             raise DtypeError(
                 message(
@@ -64,18 +66,22 @@ class KroneckerSBLKernel(Kernel):
                     remedy="take probkit.distributions.KroneckerSparseNormal in a Pyro model",
                 )
             )
-        start = [a.new_ones(a.shape[-1]) for a in dictionaries] if scales is None else scales
-        if [tuple(g.shape) for g in start] != [(a.shape[-1],) for a in dictionaries]:
+        shapes = [(*self.batch_shape, a.shape[-1]) for a in dictionaries]
+        start = scales
+        if start is None:
+            start = [a.new_ones(shape) for a, shape in zip(dictionaries, shapes, strict=True)]
+        if [tuple(g.shape) for g in start] != shapes:
             raise ShapeError(
                 message(
-                    "Every dictionary (M_k, N_k) needs its scales (N_k,)",
+                    "Every dictionary (M_k, N_k) needs its scales (*batch_shape, N_k)",
                     where="scales",
                     got=[tuple(g.shape) for g in start],
-                    expected=[(a.shape[-1],) for a in dictionaries],
+                    expected=shapes,
                 )
             )
         for k, (a, g) in enumerate(zip(dictionaries, start, strict=True)):
-            self.register_buffer(f"dictionary_{k}", a)
+            # upstream indexes buffers by the kernel's batch: each member sees the same dictionary
+            self.register_buffer(f"dictionary_{k}", a.expand(*self.batch_shape, *a.shape))
             self.register_parameter(f"raw_scale_{k}", torch.nn.Parameter(g.new_zeros(g.shape)))
             self.register_constraint(f"raw_scale_{k}", Positive(torch.exp, torch.log))
             self.initialize(**{f"raw_scale_{k}": g.detach().log()})
@@ -83,11 +89,13 @@ class KroneckerSBLKernel(Kernel):
 
     @property
     def dictionaries(self) -> list[Tensor]:
-        return [getattr(self, f"dictionary_{k}") for k in range(self._num_factors)]
+        """A_k, (M_k, N_k)."""
+        stored = [getattr(self, f"dictionary_{k}") for k in range(self._num_factors)]
+        return [a.reshape(-1, *a.shape[-2:])[0] for a in stored]
 
     @property
     def scales(self) -> list[Tensor]:
-        """g_k, (N_k,)."""
+        """g_k, (*batch_shape, N_k)."""
         names = [f"raw_scale_{k}" for k in range(self._num_factors)]
         return [getattr(self, f"{n}_constraint").transform(getattr(self, n)) for n in names]
 
@@ -110,14 +118,13 @@ class KroneckerSBLKernel(Kernel):
             ShapeError: inputs that are not rows of the dictionaries.
         """
         rows1, rows2 = self._rows(x1), self._rows(x2)
-        pairs = zip(self.dictionaries, self.scales, strict=True)
-        grams = [(a * g) @ a.mT for a, g in pairs]
+        pairs = list(zip(self.dictionaries, self.scales, strict=True))
         if not diag and self._is_grid(x1) and self._is_grid(x2):
-            return KroneckerProductLinearOperator(*grams)
+            return KroneckerProductLinearOperator(*((a * g.unsqueeze(-2)) @ a.mT for a, g in pairs))
         product: Tensor | float = 1.0
-        for k, gram in enumerate(grams):
-            i, j = rows1[..., k], rows2[..., k]
-            product = product * (gram[i, j] if diag else gram[i.unsqueeze(-1), j.unsqueeze(-2)])
+        for k, (a, g) in enumerate(pairs):
+            left, right = a[rows1[..., k]] * g.unsqueeze(-2), a[rows2[..., k]]
+            product = product * ((left * right).sum(-1) if diag else left @ right.mT)
         assert isinstance(product, Tensor)
         return product
 

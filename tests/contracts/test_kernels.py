@@ -16,6 +16,7 @@ from probkit.kernels import (
     CategoricalKernel,
     CosineKernel,
     IntegratedWienerKernel,
+    KroneckerSBLKernel,
     MarkovKernel,
     MarkovScaleKernel,
     MaternKernel,
@@ -92,6 +93,32 @@ class TestIntegratedWiener(OneColumnKernelTestCase, unittest.TestCase):
 class TestCategorical(OneColumnKernelTestCase, unittest.TestCase):
     def build(self, **kwargs):
         return CategoricalKernel(**kwargs)
+
+
+class TestKroneckerSBL(OneColumnKernelTestCase, unittest.TestCase):
+    """Inputs are rows of two dictionaries."""
+
+    def create_data_no_batch(self):
+        return torch.randint(0, 4, (50, 10)).to(torch.get_default_dtype())
+
+    def create_data_single_batch(self):
+        return torch.randint(0, 4, (2, 3, 2)).to(torch.get_default_dtype())
+
+    def create_data_double_batch(self):
+        return torch.randint(0, 4, (3, 2, 50, 2)).to(torch.get_default_dtype())
+
+    def test_active_dims_list(self):
+        x = self.create_data_no_batch()
+        selected = self.create_kernel_no_ard(active_dims=[4, 7])(x).to_dense()
+        plain = self.create_kernel_no_ard()(x[:, [4, 7]]).to_dense()
+        self.assertAllClose(selected, plain)
+
+    test_active_dims_range = test_active_dims_list
+
+    def build(self, dtype, **kwargs):
+        generator = torch.Generator().manual_seed(0)
+        factors = [torch.randn(4, n, generator=generator, dtype=dtype) for n in (5, 3)]
+        return KroneckerSBLKernel(factors, **kwargs)
 
 
 class TestSumOfProducts(OneColumnKernelTestCase, unittest.TestCase):

@@ -111,10 +111,12 @@ def test_irs_channel(tmp_path):
 
 @pytest.mark.slow
 def test_private_similarity(tmp_path):
-    distances, kernels = run("private_similarity.py", tmp_path).values()
+    distances, kernels, smooth = run("private_similarity.py", tmp_path).values()
     for epsilon in ("0.3", "3.0"):
         assert distances["spectral"][epsilon] < 0.3 * distances["tree"][epsilon]
         assert kernels["grid"][epsilon] < kernels["waves"][epsilon]
+    # a reduction's bias stays when noise goes
+    assert smooth["waves of reduced records"]["3.0"] > 2 * smooth["waves"]["3.0"]
     assert (tmp_path / "errors.png").exists()
 
 
