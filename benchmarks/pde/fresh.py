@@ -38,11 +38,10 @@ def fresh(context: Context) -> Iterator[Line]:
     for name, exact in _LAYERS.items():
         ours, other = against_chebyshev(exact)
         yield Line("layer", f"{name}, N = 300: error (baseline: Chebyshev)", ours, other)
-    for label, seed in (("first", 1), ("second", 2)):
-        surface = heights("jacksboro_fault_dem.npz", "elevation")
-        rmse, cubic, coverage = infill(surface, context.size(24, 2), seed=seed)
-        yield Line("rmse", f"terrain, {label} new windows: RMSE (baseline: cubic)", rmse, cubic)
-        yield Line("coverage", f"terrain, {label} new windows: coverage of 90 %", coverage)
+    surface = heights("jacksboro_fault_dem.npz", "elevation")
+    rmse, cubic, coverage = infill(surface, context.size(24, 2), seed=1)
+    yield Line("rmse", "terrain, other windows: RMSE in m (baseline: cubic)", rmse, cubic)
+    yield Line("coverage", "terrain, other windows: coverage of 90 %", coverage)
     surface = heights("topobathy.npz", "topo")
     rmse, cubic, coverage = infill(surface, context.size(12, 2), seed=0)
     yield Line("", "sea floor: RMSE in m (baseline: cubic)", rmse, cubic)

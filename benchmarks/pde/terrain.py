@@ -25,7 +25,8 @@ __all__ = ["heights", "infill"]
 _FILE = "jacksboro_fault_dem.npz"
 _WINDOW, _PATCH = 36, 8
 _NORMAL_90 = 1.644854
-_BENDING = (7.0, 10.0, 14.0, 20.0, 28.0, 40.0, 56.0, 80.0)
+_BENDING = tuple(2.0 ** (k / 2) for k in range(-3, 5))
+"""tried, times the root mean square bending of the window's known cells"""
 _ROUGHNESS = 0.5
 _PDE = PDE([Term(1.0, (2, 0)), Term(1.0, (0, 2))])
 
@@ -87,8 +88,9 @@ def _fill(window: np.ndarray, held: np.ndarray) -> tuple[PDESolution, float]:
     hidden = np.zeros_like(held)
     for row_, column in itertools.product((4, _WINDOW - 10), repeat=2):
         hidden[row_ : row_ + 6, column : column + 6] = True
-    best, chosen = -math.inf, _BENDING[0]
-    for bending in _BENDING:
+    typical = _typical_bending(window, held)
+    best, chosen = -math.inf, typical
+    for bending in (share * typical for share in _BENDING):
         solution, mean = _solve(window, held | hidden, bending)
         found = solution.result.predict(torch.from_numpy(np.argwhere(hidden).astype(float)))
         spread = (found["sd"].square() + _ROUGHNESS**2).sqrt()
@@ -97,6 +99,13 @@ def _fill(window: np.ndarray, held: np.ndarray) -> tuple[PDESolution, float]:
         if value > best:
             best, chosen = value, bending
     return _solve(window, held, chosen)
+
+
+def _typical_bending(window: np.ndarray, held: np.ndarray) -> float:
+    """Root mean square of second differences among known cells."""
+    known = np.where(held, np.nan, window)
+    sides = known[2:, 1:-1] + known[:-2, 1:-1] + known[1:-1, 2:] + known[1:-1, :-2]
+    return float(np.sqrt(np.nanmean((sides - 4 * known[1:-1, 1:-1]) ** 2)))
 
 
 def _solve(window: np.ndarray, held: np.ndarray, bending: float) -> tuple[PDESolution, float]:
