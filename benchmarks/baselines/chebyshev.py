@@ -11,7 +11,7 @@ from collections.abc import Callable
 
 import numpy as np
 
-__all__ = ["chebyshev_interpolate", "chebyshev_line", "chebyshev_square"]
+__all__ = ["chebyshev_interpolate", "chebyshev_line", "chebyshev_square", "differentiation"]
 
 Function = Callable[..., np.ndarray]
 
@@ -60,7 +60,8 @@ def chebyshev_interpolate(nodes: np.ndarray, at: np.ndarray) -> np.ndarray:
     return rows
 
 
-def _second_derivative(num: int, bounds: tuple[float, float]) -> tuple[np.ndarray, np.ndarray]:
+def differentiation(num: int, bounds: tuple[float, float]) -> tuple[np.ndarray, np.ndarray]:
+    """Chebyshev nodes, falling, and the matrix of the first derivative."""
     angle = np.pi * np.arange(num) / (num - 1)
     x = np.cos(angle)
     weight = (-1.0) ** np.arange(num)
@@ -75,4 +76,9 @@ def _second_derivative(num: int, bounds: tuple[float, float]) -> tuple[np.ndarra
     np.fill_diagonal(first, -first.sum(1))
     scale = 2 / (bounds[1] - bounds[0])
     first *= scale
-    return bounds[0] + (x + 1) / scale, first @ first
+    return bounds[0] + (x + 1) / scale, first
+
+
+def _second_derivative(num: int, bounds: tuple[float, float]) -> tuple[np.ndarray, np.ndarray]:
+    x, first = differentiation(num, bounds)
+    return x, first @ first

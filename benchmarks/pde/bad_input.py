@@ -23,6 +23,7 @@ from probkit.pde import (
     Points,
     Problem,
     Term,
+    Unknown,
 )
 
 _LAPLACE = PDE([Term(1.0, (2,))])
@@ -172,6 +173,16 @@ def _empty_mask() -> bool:
     return False
 
 
+def _unknown() -> bool:
+    rate = Unknown("rate", torch.distributions.Uniform(0.0, 1.0))
+    return _raises(Problem(PDE([Term(rate, (2,))]), _BOX, _ENDS, 1.0), "rate", "InverseSolver")
+
+
+def _map_elsewhere() -> bool:
+    periodic = Problem(_LAPLACE, _BOX, [Condition.periodic(0)], 1.0)
+    return _raises(periodic, "dense", solver=GPSolver(method="map"))
+
+
 _CHECKS: dict[str, Callable[[], bool]] = {
     "float32 source": _float32,
     "NaN and infinity in the source": _not_finite,
@@ -189,4 +200,6 @@ _CHECKS: dict[str, Callable[[], bool]] = {
     "sign convention echoed": _echo,
     "missing faces": _missing_faces,
     "empty mask": _empty_mask,
+    "unknown coefficient given to the solver": _unknown,
+    "the paper's method where it does not apply": _map_elsewhere,
 }

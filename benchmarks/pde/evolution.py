@@ -6,7 +6,7 @@ Manufactured solutions of ten cycles a side. The viscosities of heat and Burgers
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 
 import torch
@@ -15,7 +15,7 @@ from torch import Tensor
 from benchmarks.frame import Context, Line, cpu_seconds, row
 from probkit.pde import PDE, Box, Condition, GPSolver, Problem, Term
 
-__all__ = ["EVOLUTIONS", "Evolution"]
+__all__ = ["EVOLUTIONS", "Evolution", "run_evolutions"]
 
 _K = 20 * math.pi
 _NU = 0.01
@@ -100,11 +100,16 @@ EVOLUTIONS = {
 
 @row("P17", "equations in space and time")
 def evolution(context: Context) -> Iterator[Line]:
+    yield from run_evolutions(EVOLUTIONS, context.size(200, 90))
+
+
+def run_evolutions(cases: Mapping[str, Evolution], num: int) -> Iterator[Line]:
+    """Errors of all cases on ``num`` points a side, and the most Newton steps."""
     steps = []
     axis = torch.linspace(0, 1, 300, dtype=torch.float64)
-    for name, case in EVOLUTIONS.items():
+    for name, case in cases.items():
         start = cpu_seconds()
-        solution = GPSolver().fit(case.problem(context.size(200, 90)))
+        solution = GPSolver().fit(case.problem(num))
         spent = cpu_seconds() - start
         error = case.error(solution.on_grid([axis, axis]), axis)
         steps.append(solution.diagnostics["newton_steps"])

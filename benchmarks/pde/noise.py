@@ -13,6 +13,8 @@ from benchmarks.frame import Context, Line, row
 from probkit.pde import PDE, Box, Condition, GPSolver, PDESolution, Problem, Term
 from probkit.pde.harmonics import Harmonics
 
+__all__ = ["LINE", "Mixture", "calibration"]
+
 _NORMAL_95 = 1.959964
 
 
@@ -36,7 +38,7 @@ class Mixture:
         return torch.cat([found[:1] / 2, found[1:]])
 
 
-_LINE = Mixture(
+LINE = Mixture(
     (1.0, math.exp(-1.5), math.exp(-1.0)), (30 / math.tau, 60 / math.tau, 0.5), (math.exp(2.0),) * 3
 )
 _SQUARE = Mixture((0.7, 0.3), (8.0, 0.0), (6.0, 6.0))
@@ -45,18 +47,31 @@ _LAPLACE = PDE([Term(1.0, (2, 0)), Term(1.0, (0, 2))])
 
 @row("P11", "error bars on a line, 2 % noise")
 def line(context: Context) -> Iterator[Line]:
-    draws = context.size(60, 3)
+    yield from calibration(range(context.size(60, 3)), LINE)
+
+
+def calibration(
+    seeds: range, spectrum: Mixture, *, share: float = 0.02, label: str = ""
+) -> Iterator[Line]:
+    """Coverage and squared scores with known and with learned hyper-parameters.
+
+    Args:
+        seeds: of the draws.
+        spectrum: that the truth is drawn from.
+        share: noise over the source's spread.
+        label: before the keys of the lines.
+    """
     for key in ("known", "learned"):
         inside, square = [], []
-        for seed in range(draws):
-            problem, at, truth = _line_problem(seed)
-            solver = GPSolver(prior=_LINE, band_limit=40.0) if key == "known" else GPSolver()
+        for seed in seeds:
+            problem, at, truth = _line_problem(seed, spectrum, share)
+            solver = GPSolver(prior=spectrum, band_limit=40.0) if key == "known" else GPSolver()
             z = _scores(solver, problem, at, truth)
             inside.append(float((z.abs() < _NORMAL_95).double().mean()))
             square.append(float(z.square().mean()))
-        prior = f"{key} hyper-parameters, {draws} draws"
-        yield Line(key, f"{prior}: coverage of 95 % bands", sum(inside) / draws)
-        yield Line(f"{key}_z2", f"{prior}: mean squared score", sum(square) / draws)
+        what = f"{key} hyper-parameters, {len(seeds)} draws"
+        yield Line(f"{label}{key}", f"{what}: coverage of 95 % bands", sum(inside) / len(seeds))
+        yield Line(f"{label}{key}_z2", f"{what}: mean squared score", sum(square) / len(seeds))
 
 
 @row("P12", "error bars on a square, 5 % noise")
@@ -88,15 +103,15 @@ def _scores(solver: GPSolver, problem: Problem, at: Tensor, truth: Tensor) -> Te
     return (found["mean"] - truth) / found["sd"]
 
 
-def _line_problem(seed: int) -> tuple[Problem, Tensor, Tensor]:
+def _line_problem(seed: int, spectrum: Mixture, share: float) -> tuple[Problem, Tensor, Tensor]:
     generator = torch.Generator().manual_seed(seed)
     side = Harmonics(0.0, 1.0, 2.5, 100)
-    scale = _LINE.scales(side).sqrt()
+    scale = spectrum.scales(side).sqrt()
     weights = scale * torch.randn(side.num_features, generator=generator, dtype=torch.float64)
     box = Box([(0.0, 1.0)], 300)
     x = box.points()[:, 0]
     f = side.rows(x, 2) @ weights
-    sd = 0.02 * float(f.std())
+    sd = share * float(f.std())
     noisy = f + sd * torch.randn(300, generator=generator, dtype=torch.float64)
     ends = side.rows(x[[0, -1]]) @ weights
     known = [Condition.dirichlet((0, s), float(ends[s])) for s in (0, 1)]

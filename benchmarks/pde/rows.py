@@ -1,10 +1,12 @@
 """All rows of the PDE family; importing this module registers them."""
 
 from benchmarks.pde import (
+    all_methods,
     authors,
     bad_input,
     domains,
     evolution,
+    fresh,
     grids,
     inverse,
     kernels,
@@ -14,10 +16,12 @@ from benchmarks.pde import (
 )
 
 __all__ = [
+    "all_methods",
     "authors",
     "bad_input",
     "domains",
     "evolution",
+    "fresh",
     "grids",
     "inverse",
     "kernels",

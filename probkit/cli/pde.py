@@ -25,15 +25,20 @@ def solve(
     seed: Annotated[int, typer.Option(help="Of the random sketches on grids.")] = 0,
     smoke: Annotated[bool, typer.Option("--smoke", help="A named case on a small grid.")] = False,
 ) -> None:
-    """Solve a problem, write result, report and figures to OUT.
+    """Solve a problem, or find its unknowns; write result, report and figures to OUT.
 
     A file of your own runs as Python: name only files that you trust.
     """
     from probkit.pde import GPSolver
+    from probkit.pde.inverse_study import InverseStudy
     from probkit.pde.study import Study, load_problem
 
     found, exact = load_problem(problem, 60 if smoke and num is None else num)
-    study = Study(found, out, problem, exact, GPSolver(method=method), seed)
+    study: Study | InverseStudy
+    if found.unknowns():
+        study = InverseStudy(found, out, problem, exact=exact, seed=seed)
+    else:
+        study = Study(found, out, problem, exact, GPSolver(method=method), seed)
     for line in study.run():
         typer.echo(line)
 

@@ -27,6 +27,7 @@ from probkit.errors import NumericalError, message
 __all__ = ["RowBlock", "SketchedSolution", "sampled_root", "sketched_solve"]
 
 _TOLERANCE = 1e-15
+_ALL = 2.0
 
 
 class RowBlock(Protocol):
@@ -82,7 +83,7 @@ def sampled_root(
         first = block.dense(torch.zeros(1, dtype=torch.int64))
         size = first.shape[1]
         wanted = int(oversampling * size)
-        if count <= wanted:
+        if count <= _ALL * wanted:  # a sample with replacement would miss a third of so few
             parts.append(block.dense(torch.arange(count)))
             continue
         chance = block.probabilities()

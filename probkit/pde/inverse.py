@@ -127,7 +127,7 @@ class InverseSolver:
         result.posterior = self._with_weights(model, result, problem, generator)
         result.diagnostics |= {
             "equation": repr(problem.pde),
-            "num_features": model.size,
+            "num_features": model.num_weights,
             "unknowns": sorted(model.priors),
         }
         _check_fit(model, result)
@@ -189,7 +189,7 @@ class InverseSolver:
         with pyro_seed(int(torch.randint(2**62, (), generator=generator))), torch.no_grad():
             draws = {n: p.sample((self.num_scans,)).double() for n, p in model.priors.items()}
             if model.nonlinear is None:
-                chunk = max(_CHUNK // model.size**2, 1)
+                chunk = max(_CHUNK // model.num_weights**2, 1)
                 found = vmap(model.log_evidence, chunk_size=chunk)(draws)
             else:  # Newton steps for each: fewer of them
                 few = -(-self.num_scans // _NEWTON_SHARE)

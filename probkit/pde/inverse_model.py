@@ -89,13 +89,17 @@ class CoefficientModel:
         self._anchor: tuple[Tensor, Tensor, Tensor] | None = None
 
     @property
-    def size(self) -> int:
+    def num_weights(self) -> int:
         """Number of features."""
         return self.rows.known.shape[1]
 
     def settings(self) -> dict[str, Any]:
         """What identifies the model in a record."""
-        return {"model": "CoefficientModel", "unknowns": sorted(self.priors), "size": self.size}
+        return {
+            "model": "CoefficientModel",
+            "unknowns": sorted(self.priors),
+            "size": self.num_weights,
+        }
 
     def __call__(self) -> None:
         """Sample all unknowns, and weigh them by what is given."""
@@ -103,7 +107,7 @@ class CoefficientModel:
         if self.nonlinear is None:
             pyro.factor("evidence", self.log_evidence(values))
             return
-        flat = dist.Normal(self.rows.known.new_zeros(self.size), 1.0).to_event(1).mask(False)
+        flat = dist.Normal(self.rows.known.new_zeros(self.num_weights), 1.0).to_event(1).mask(False)
         weights = self.place(values, pyro.sample(WEIGHTS, flat))
         prior = dist.Normal(0.0, self._root(values).clamp(min=_LEAST))
         pyro.factor("prior of the weights", prior.log_prob(weights).sum())
@@ -119,7 +123,7 @@ class CoefficientModel:
         self, values: Mapping[str, Tensor]
     ) -> tuple[Float[Tensor, ""], Float[Tensor, " m"], Float[Tensor, "m m"]]:
         """Log evidence by Laplace's method, z_0 and R."""
-        white = self.rows.known.new_zeros(self.size)
+        white = self.rows.known.new_zeros(self.num_weights)
         for _ in range(1 if self.nonlinear is None else _STEPS):
             triangle = self._triangle(values, white)
             white = torch.linalg.solve_triangular(
@@ -158,7 +162,7 @@ class CoefficientModel:
         if self.nonlinear is not None:
             return self.place(values, values[WEIGHTS])
         triangle = self._triangle(values, None)
-        noise = torch.randn(self.size, generator=generator, dtype=triangle.dtype)
+        noise = torch.randn(self.num_weights, generator=generator, dtype=triangle.dtype)
         right = (triangle[:-1, -1] + noise)[:, None]
         white = torch.linalg.solve_triangular(triangle[:-1, :-1], right, upper=True)[:, 0]
         return self._root(values) * white
@@ -187,7 +191,7 @@ class CoefficientModel:
         blocks = [operator / source_noise, rows.conditions, rows.data / data_noise]
         targets = [source / source_noise, rows.condition_target, rows.data_target / data_noise]
         top = torch.cat([torch.cat(blocks) * root, torch.cat(targets)[:, None]], 1)
-        identity = torch.eye(self.size, self.size + 1, dtype=top.dtype)
+        identity = torch.eye(self.num_weights, self.num_weights + 1, dtype=top.dtype)
         return torch.linalg.qr(torch.cat([top, identity])).R
 
     def _operator(self, values: Mapping[str, Tensor]) -> Tensor:

@@ -15,6 +15,7 @@ from probkit.errors import ShapeError, message
 from probkit.infer import DrawsPosterior, FitResult
 from probkit.infer.protocols import State
 from probkit.infer.registry import register
+from probkit.pde.figures import plot_solution
 from probkit.pde.harmonics import Harmonics, product_rows
 
 __all__ = ["InversePosterior", "InverseSolution"]
@@ -111,6 +112,17 @@ class InverseSolution:
     def sample(self, x: Any, *, derivative: Sequence[int] | None = None) -> Float[Tensor, "draw n"]:
         """Joint draws of u, or of a derivative, at points: one for every draw of the unknowns."""
         return self._posterior.draws_at(self._points(x), derivative=derivative)
+
+    def plot(self, path: str | Path) -> Path:
+        """Draw u with a band of two standard deviations (a line), or maps of mean and sd.
+
+        Args:
+            path: the file; its suffix decides the format.
+
+        Raises:
+            ConfigurationError: three dimensions or more.
+        """
+        return plot_solution(self._posterior.sides, self.mean, self.sd, path)
 
     def save(self, directory: str | Path) -> Path:
         """Write the result; see :meth:`probkit.infer.FitResult.save`."""

@@ -12,6 +12,7 @@ from torch import Tensor
 
 from probkit.errors import ConfigurationError, message
 from probkit.infer import FitResult
+from probkit.pde.figures import plot_solution
 from probkit.random import Seed, as_generator
 
 __all__ = ["PDESolution"]
@@ -93,6 +94,19 @@ class PDESolution:
         points = [torch.as_tensor(a, dtype=torch.float64) for a in axes]
         found: Tensor = posterior.on_grid(points, derivative=derivative)
         return found
+
+    def plot(self, path: str | Path) -> Path:
+        """Draw u with a band of two standard deviations (a line), or maps of mean and sd.
+
+        Args:
+            path: the file; its suffix decides the format.
+
+        Raises:
+            ConfigurationError: three dimensions or more; draw slices of :meth:`on_grid`.
+        """
+        posterior: Any = self.result.posterior
+        spread = None if self.diagnostics.get("point_estimate") else self.sd
+        return plot_solution(posterior.sides, self.mean, spread, path)
 
     def save(self, directory: str | Path) -> Path:
         """Write the result; see :meth:`probkit.infer.FitResult.save`."""

@@ -16,12 +16,10 @@ from probkit.pde.cases import CASES
 from probkit.pde.problem import Problem
 from probkit.pde.solution import PDESolution
 from probkit.pde.solver import GPSolver
-from probkit.plot import plot_curve, plot_history, plot_maps
+from probkit.plot import plot_curve, plot_history
 from probkit.report import write_report
 
-__all__ = ["Study", "load_problem"]
-
-_CURVE, _MAP = 1200, 160
+__all__ = ["Study", "load_problem", "require_empty"]
 
 
 @dataclass(frozen=True)
@@ -50,16 +48,7 @@ class Study:
         Raises:
             ConfigurationError: the directory holds files already.
         """
-        self.out.mkdir(parents=True, exist_ok=True)
-        if any(self.out.iterdir()):
-            raise ConfigurationError(
-                message(
-                    "The output directory is not empty",
-                    where="--out",
-                    got=self.out,
-                    remedy="name a new directory",
-                )
-            )
+        require_empty(self.out)
         yield repr(self.problem.pde)
         solution = self.solver.fit(self.problem, seed=self.seed)
         solution.save(self.out)
@@ -101,17 +90,8 @@ class Study:
     def _draw(self, solution: PDESolution) -> dict[str, str]:
         folder = self.out / "figures"
         found = {}
-        if self.problem.pde.dim == 1:
-            (x,) = self._axes(_CURVE)
-            mean = solution.mean(x)
-            point = solution.diagnostics.get("point_estimate", False)
-            sd = torch.zeros_like(mean) if point else solution.sd(x)
-            found["Solution"] = plot_curve(x, mean, sd, ("x", "u"), folder / "solution.png")
-        elif self.problem.pde.dim == 2:
-            axes = self._axes(_MAP)
-            panels = {"mean of u": solution.on_grid(axes).mT}
-            path = folder / "solution.png"
-            found["Solution"] = plot_maps(panels, axes[0], axes[1], ("x", "y"), path)
+        if self.problem.pde.dim < 3:
+            found["Solution"] = solution.plot(folder / "solution.png")
         for k, (frequency, power) in enumerate(solution.spectrum()):
             name = "xyz"[k] if self.problem.pde.dim <= 3 else f"x{k}"
             level = (power / power.max()).clamp(min=1e-30).log10()
@@ -124,6 +104,24 @@ class Study:
             path = folder / "history.png"
             found["Objective by step"] = plot_history(solution.result.history, path)
         return {caption: str(path.relative_to(self.out)) for caption, path in found.items()}
+
+
+def require_empty(out: Path) -> None:
+    """Make a directory, unless it holds files already.
+
+    Raises:
+        ConfigurationError: it does.
+    """
+    out.mkdir(parents=True, exist_ok=True)
+    if any(out.iterdir()):
+        raise ConfigurationError(
+            message(
+                "The output directory is not empty",
+                where="--out",
+                got=out,
+                remedy="name a new directory",
+            )
+        )
 
 
 def load_problem(name: str, num: int | None = None) -> tuple[Problem, Any]:

@@ -80,6 +80,15 @@ def test_pde_advection(tmp_path):
 
 
 @pytest.mark.slow
+@pytest.mark.parametrize("case", ["stiffness", "diffusivity"])
+def test_pde_inverse(case, tmp_path):
+    scores = run("pde_inverse.py", tmp_path, "--case", case)
+    assert scores["unknowns"]["theta" if case == "stiffness" else "kappa"]["errors_in_sd"] < 4
+    assert scores["solution"]["probkit"]["relative_error"] < 0.05
+    assert list(tmp_path.rglob("solution.png"))
+
+
+@pytest.mark.slow
 def test_kronecker_recovery(tmp_path):
     (scores,) = run("kronecker_recovery.py", tmp_path, "--engine", "svi").values()
     ours = scores["evidence"]["nmse"]
