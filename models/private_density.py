@@ -43,9 +43,9 @@ def flights() -> Tensor:
         usecols=["sched_dep_time", "arr_delay"],
     )
     table = table[table["arr_delay"].notna()]
-    clock = torch.as_tensor(table["sched_dep_time"].to_numpy(), dtype=torch.float64)
+    clock = torch.as_tensor(table["sched_dep_time"].to_numpy(copy=True), dtype=torch.float64)
     hour = torch.floor(clock / 100) + torch.remainder(clock, 100) / 60
-    delay = torch.as_tensor(table["arr_delay"].to_numpy(), dtype=torch.float64)
+    delay = torch.as_tensor(table["arr_delay"].to_numpy(copy=True), dtype=torch.float64)
     return torch.stack([hour, delay], 1)
 
 

@@ -25,10 +25,11 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
+from probkit.fractional.native_filter import NativeInputs, is_native_available, native_pieces
 from probkit.fractional.series import Series
 from probkit.fractional.system import FractionalSystem
 
-__all__ = ["FilterPieces", "Step", "filter_series", "initial_state", "make_step"]
+__all__ = ["FilterPieces", "Step", "filter_quickly", "filter_series", "initial_state", "make_step"]
 
 
 class FilterPieces(NamedTuple):
@@ -93,6 +94,32 @@ def initial_state(system: FractionalSystem, series: Series) -> tuple[Tensor, Ten
     start = series.first.reshape(-1, *(1 for _ in range(system.noise.dim() + 1)))
     mean = (start * offset).expand(-1, *system.noise.shape, size)
     return C, mean, P
+
+
+def filter_quickly(system: FractionalSystem, series: Series) -> tuple[Tensor, Tensor]:
+    """``log_variance`` and ``quadratic`` (R,) of one set of parameters, in native code if it can.
+
+    First derivatives exist either way; second ones only where ``torch.func`` asks for them, which
+    takes the steps above.
+    """
+    if system.noise.dim() or not is_native_available(system.noise):
+        pieces = filter_series(system, series)
+        return pieces.log_variance, pieces.quadratic
+    C, mean, P = initial_state(system, series)
+    gaps, index = torch.unique(series.gaps, return_inverse=True)
+    steps = [make_step(system, C, gap, series.increments) for gap in gaps.tolist()]
+    seen = series.gaps if series.increments else series.gaps.new_tensor(series.elapsed)
+    inputs = NativeInputs(
+        torch.stack([step.a for step in steps]),
+        torch.stack([step.Q for step in steps]),
+        C[None],
+        seen,
+        system.noise,
+        mean,
+        P,
+        index,
+    )
+    return native_pieces(inputs, series)
 
 
 class Step(NamedTuple):

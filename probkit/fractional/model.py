@@ -19,7 +19,7 @@ import torch
 from torch import Tensor
 
 from probkit.fractional.grid import NOISE_RANGE, reversion_range
-from probkit.fractional.likelihood import filter_series
+from probkit.fractional.likelihood import filter_quickly
 from probkit.fractional.series import Series
 from probkit.fractional.system import fractional_system
 from probkit.statespace.fractional_tables import HURST_RANGE
@@ -46,10 +46,11 @@ def series_log_likelihood(
     """
     noise = torch.zeros_like(hurst) if log_noise is None else log_noise.exp()
     rate = None if log_reversion is None else log_reversion.exp()
-    pieces = filter_series(fractional_system(hurst, noise, rate, series.span), series)
-    number = len(series.values)
-    constant = pieces.num_observed * (math.log(2 * math.pi) + 2 * log_scale) + pieces.log_variance
-    return -0.5 * (number * constant + pieces.quadratic.sum(0) * torch.exp(-2 * log_scale))
+    system = fractional_system(hurst, noise, rate, series.span)
+    log_variance, quadratic = filter_quickly(system, series)
+    number, count = len(series.values), int(series.observed.sum())
+    constant = count * (math.log(2 * math.pi) + 2 * log_scale) + log_variance
+    return -0.5 * (number * constant + quadratic.sum(0) * torch.exp(-2 * log_scale))
 
 
 def hurst_model(series: Series, *, noise: bool, reversion: bool) -> Callable[[], None]:

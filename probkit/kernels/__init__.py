@@ -1,7 +1,12 @@
-"""GPyTorch kernels: Markov processes, mixture spectra, and sparse regression."""
+"""GPyTorch kernels: Markov processes, mixture spectra, fractional motion, and sparse regression."""
 
 from probkit.kernels.categorical import CategoricalKernel
 from probkit.kernels.composition import MarkovProductKernel, MarkovScaleKernel, MarkovSumKernel
+from probkit.kernels.fractional import (
+    FractionalBrownianKernel,
+    FractionalNoiseKernel,
+    MarkovFractionalKernel,
+)
 from probkit.kernels.kronecker_sparse import KroneckerSBLKernel
 from probkit.kernels.markov import MarkovKernel
 from probkit.kernels.matern import MaternKernel
@@ -15,9 +20,12 @@ __all__ = [
     "KERNEL_NAMES",
     "CategoricalKernel",
     "CosineKernel",
+    "FractionalBrownianKernel",
+    "FractionalNoiseKernel",
     "HarmonicFeatures",
     "IntegratedWienerKernel",
     "KroneckerSBLKernel",
+    "MarkovFractionalKernel",
     "MarkovKernel",
     "MarkovProductKernel",
     "MarkovScaleKernel",

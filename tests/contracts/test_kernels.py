@@ -15,8 +15,11 @@ from probkit.kernels import (
     KERNEL_NAMES,
     CategoricalKernel,
     CosineKernel,
+    FractionalBrownianKernel,
+    FractionalNoiseKernel,
     IntegratedWienerKernel,
     KroneckerSBLKernel,
+    MarkovFractionalKernel,
     MarkovKernel,
     MarkovScaleKernel,
     MaternKernel,
@@ -119,6 +122,21 @@ class TestKroneckerSBL(OneColumnKernelTestCase, unittest.TestCase):
         generator = torch.Generator().manual_seed(0)
         factors = [torch.randn(4, n, generator=generator, dtype=dtype) for n in (5, 3)]
         return KroneckerSBLKernel(factors, **kwargs)
+
+
+class TestFractionalBrownian(OneColumnKernelTestCase, unittest.TestCase):
+    def build(self, dtype, **kwargs):
+        return FractionalBrownianKernel(0.3, **kwargs)
+
+
+class TestFractionalNoise(OneColumnKernelTestCase, unittest.TestCase):
+    def build(self, dtype, **kwargs):
+        return FractionalNoiseKernel(0.7, step=0.1, **kwargs)
+
+
+class TestMarkovFractional(OneColumnKernelTestCase, unittest.TestCase):
+    def build(self, dtype, **kwargs):
+        return MarkovFractionalKernel(0.7, dt=0.01, **kwargs)
 
 
 class TestSumOfProducts(OneColumnKernelTestCase, unittest.TestCase):

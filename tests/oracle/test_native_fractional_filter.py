@@ -1,0 +1,119 @@
+"""The native filter: values and gradients of the torch one, which serves where it cannot."""
+
+import math
+
+import pytest
+import torch
+
+from probkit.errors import NotPositiveDefiniteError
+from probkit.fractional import native_filter, series_log_likelihood
+from probkit.fractional.likelihood import filter_quickly, filter_series
+from probkit.fractional.series import prepare_series
+from probkit.fractional.system import FractionalSystem, fractional_system
+from probkit.statespace.fractional_noise import sample_fgn
+
+F64 = {"dtype": torch.float64}
+NATIVE = native_filter._library() is not None
+needs_compiler = pytest.mark.skipif(not NATIVE, reason="there is no C++ compiler")
+
+
+def example(kind, uneven, missing):
+    increments = sample_fgn(0.3, 40, 2, seed=0)
+    values = increments if kind == "increments" else increments.cumsum(1)
+    times = None
+    if uneven:
+        generator = torch.Generator().manual_seed(1)
+        times = (0.5 + torch.rand(40, generator=generator, **F64)).cumsum(0)
+    if missing:
+        values[:, 7:9] = math.nan
+    return prepare_series(values, times, kind)
+
+
+def parameters():
+    start = [0.4, 0.1, -1.0, -3.0]
+    return [torch.tensor(value, **F64, requires_grad=True) for value in start]
+
+
+@needs_compiler
+@pytest.mark.parametrize(
+    ("kind", "uneven", "missing", "reversion"),
+    [
+        ("levels", False, False, False),
+        ("levels", True, True, True),
+        ("increments", False, True, False),
+    ],
+)
+def test_value_and_score_are_those_of_torch(kind, uneven, missing, reversion):
+    series = example(kind, uneven, missing)
+    p = parameters()
+
+    def slow():
+        rate = p[3].exp() if reversion else None
+        pieces = filter_series(fractional_system(p[0], p[2].exp(), rate, series.span), series)
+        count = pieces.num_observed * (math.log(2 * math.pi) + 2 * p[1]) + pieces.log_variance
+        return -0.5 * (2 * count + pieces.quadratic.sum() * torch.exp(-2 * p[1]))
+
+    quick = series_log_likelihood(series, *p[:3], p[3] if reversion else None)
+    expected = slow()
+    torch.testing.assert_close(quick, expected, rtol=1e-12, atol=1e-10)
+    used = p if reversion else p[:3]
+    found, wanted = torch.autograd.grad(quick, used), torch.autograd.grad(expected, used)
+    for one, other in zip(found, wanted, strict=True):
+        torch.testing.assert_close(one, other, rtol=1e-9, atol=1e-9)
+
+
+@needs_compiler
+def test_every_input_of_the_native_filter_has_its_derivative():
+    series = example("levels", True, True)
+    steps, generator = len(series.gaps), torch.Generator().manual_seed(3)
+    roots = 0.3 * torch.randn(2, 4, 4, generator=generator, **F64)
+    Q, P = roots @ roots.mT + 0.1 * torch.eye(4, **F64)
+    a = torch.rand(2, 4, generator=generator, **F64)
+    rest = {
+        "C": torch.randn(steps, 4, generator=generator, **F64),
+        "seen": torch.rand(steps, generator=generator, **F64),
+        "noise": torch.tensor(0.5, **F64),
+        "mean": torch.randn(2, 4, generator=generator, **F64),
+    }
+    index = torch.randint(0, 2, (steps,), generator=generator)
+    inputs = [a, torch.stack([Q, 2 * Q]), *rest.values(), P]
+
+    def value(a, Q, C, seen, noise, mean, P):
+        half = (Q + Q.mT) / 2, (P + P.mT) / 2  # perturbed symmetrically
+        made = native_filter.NativeInputs(a, half[0], C, seen, noise, mean, half[1], index)
+        log_variance, quadratic = native_filter.native_pieces(made, series)
+        return log_variance + (quadratic * torch.tensor([1.0, 2.0], **F64)).sum()
+
+    assert torch.autograd.gradcheck(value, [x.requires_grad_() for x in inputs], rtol=1e-5)
+
+
+@needs_compiler
+def test_second_derivatives_and_maps_take_the_torch_filter():
+    series = example("increments", False, False)
+
+    def value(h):
+        return series_log_likelihood(series, h, h.new_zeros(()), h.new_zeros(()), None)
+
+    h = torch.tensor(0.4, **F64)
+    step = 1e-4
+    curvature = torch.func.hessian(value)(h)
+    expected = (value(h + step) + value(h - step) - 2 * value(h)) / step**2
+    assert float(curvature) == pytest.approx(float(expected), rel=1e-4)
+    many = torch.func.vmap(value)(torch.stack([h, h + step]))
+    torch.testing.assert_close(many[1], value(h + step))
+
+
+@needs_compiler
+def test_a_variance_that_is_not_positive_is_named():
+    series = example("increments", False, False)
+    system = fractional_system(torch.tensor(0.3, **F64), torch.tensor(-9.0, **F64), None, 40)
+    with pytest.raises(NotPositiveDefiniteError, match="observation 0"):
+        filter_quickly(FractionalSystem(*system), series)
+
+
+def test_without_a_compiler_torch_filters(monkeypatch):
+    series = example("levels", False, False)
+    p = [x.detach() for x in parameters()]
+    expected = series_log_likelihood(series, *p[:3], None)
+    monkeypatch.setattr(native_filter, "_library", lambda: None)
+    torch.testing.assert_close(series_log_likelihood(series, *p[:3], None), expected)
