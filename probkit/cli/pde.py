@@ -22,6 +22,7 @@ def solve(
         int | None, typer.Option(help="Points a side of a named case; default the paper's.")
     ] = None,
     method: Annotated[str, typer.Option(help="auto, dense, separable, rows or map.")] = "auto",
+    epochs: Annotated[int, typer.Option(help="Limit on the epochs of map.")] = 10_000,
     seed: Annotated[int, typer.Option(help="Of the random sketches on grids.")] = 0,
     smoke: Annotated[bool, typer.Option("--smoke", help="A named case on a small grid.")] = False,
 ) -> None:
@@ -38,7 +39,8 @@ def solve(
     if found.unknowns():
         study = InverseStudy(found, out, problem, exact=exact, seed=seed)
     else:
-        study = Study(found, out, problem, exact, GPSolver(method=method), seed)
+        solver = GPSolver(method=method, max_epochs=epochs)
+        study = Study(found, out, problem, exact, solver, seed)
     for line in study.run():
         typer.echo(line)
 

@@ -22,6 +22,7 @@ from probkit.pde.spectrum import density_scales
 
 __all__ = ["CollocationEstimate"]
 
+_CHUNK = 64
 _PARTS = ("weights", "frequencies", "lengthscales")
 
 
@@ -122,5 +123,9 @@ class CollocationEstimate(PointEstimate):
         return cls(Box(bounds, tuple(spec["num"])), kernels, tensors["point.u"])
 
     def _rows(self, axis: int, x: Tensor, order: int) -> Tensor:
-        lag = x[:, None] - self.box.axes()[axis]
-        return self.kernels[axis].lag_covariance(lag, order, event=2)
+        nodes, kernel = self.box.axes()[axis], self.kernels[axis]
+        # a part of the points at a time: every component has a matrix of its own on the way
+        parts = [
+            kernel.lag_covariance(part[:, None] - nodes, order, event=2) for part in x.split(_CHUNK)
+        ]
+        return torch.cat(parts)

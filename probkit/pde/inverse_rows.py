@@ -22,7 +22,8 @@ from torch import Tensor
 from probkit.errors import ConfigurationError, message
 from probkit.pde.collocation import condition_rows, equation_rows
 from probkit.pde.harmonics import Harmonics, product_rows
-from probkit.pde.problem import Problem, Term, Unknown
+from probkit.pde.problem import Box, Problem, Term, Unknown
+from probkit.pde.spectrum import apparent_noise
 from probkit.pde.validation import on_points
 
 __all__ = ["InverseRows", "build_rows", "with_known"]
@@ -58,16 +59,31 @@ class InverseRows:
 
 
 def with_known(problem: Problem) -> Problem:
-    """The problem with unknowns at the middle of their priors, to be checked at the door."""
+    """The problem with numbers for its unknowns, to be checked at the door and to choose a band.
+
+    Coefficients become their factors, the noise of the source what its upper band shows.
+    """
     terms = [
         Term(t.coefficient.factor, t.orders) if isinstance(t.coefficient, Unknown) else t
         for t in problem.pde.terms
     ]
-    noise = 1.0 if isinstance(problem.noise, Unknown) else problem.noise
+    noise = _apparent(problem) if isinstance(problem.noise, Unknown) else problem.noise
     data = problem.data
     if data is not None and isinstance(data[2], Unknown):
         data = (data[0], data[1], 1.0)
     return replace(problem, pde=replace(problem.pde, terms=terms), noise=noise, data=data)
+
+
+def _apparent(problem: Problem) -> float:
+    domain = problem.domain
+    if not isinstance(domain, Box):
+        return 1.0
+    source = on_points(problem.source, domain.points(), "source", domain.sizes)
+    grid, found = source.reshape(domain.sizes), []
+    for axis, (x, (low, high)) in enumerate(zip(domain.axes(), domain.bounds, strict=True)):
+        columns = grid.movedim(axis, 0).reshape(len(x), -1)
+        found.append(apparent_noise(columns, x, high - low, len(x)))
+    return max(min(found), 1e-12)
 
 
 def build_rows(problem: Problem, sides: Sequence[Harmonics], *, compress: bool) -> InverseRows:

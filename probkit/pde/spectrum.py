@@ -26,6 +26,7 @@ from probkit.pde.harmonics import Harmonics
 __all__ = [
     "Band",
     "SpectralPrior",
+    "apparent_noise",
     "band_limit",
     "density_scales",
     "periodogram",
@@ -100,6 +101,26 @@ def band_limit(
     top = float(seen.max()) if len(seen) else 0.0
     limit = min(1.35 * top + 4 / length, 0.98 * nyquist)
     return Band(top, limit, nyquist, len(seen) / len(grid))
+
+
+def apparent_noise(
+    columns: Float[Tensor, "n k"], x: Float[Tensor, " n"], length: float, num_points: int
+) -> float:
+    """Standard deviation of white noise on a source whose signal leaves the upper band free.
+
+    The power of noise at a frequency is exponential, with median log 2 of its mean.
+
+    Example:
+        >>> x = torch.linspace(0, 1, 400, dtype=torch.float64)
+        >>> e = torch.randn(400, 1, generator=torch.Generator().manual_seed(0)).double()
+        >>> abs(apparent_noise(torch.sin(40 * x)[:, None] + 0.1 * e, x, 1.0, 400) - 0.1) < 0.02
+        True
+    """
+    nyquist = 0.5 * (num_points - 1) / length
+    grid = torch.linspace(0.5 * nyquist, nyquist, max(num_points // 2, 8), dtype=x.dtype)
+    weight = _window(x)
+    share = float((weight / weight.sum()).square().sum())
+    return math.sqrt(float(periodogram(columns, x, grid).median()) / (math.log(2) * share))
 
 
 def prior_scales(

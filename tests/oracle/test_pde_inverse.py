@@ -150,6 +150,22 @@ def test_noise_fields_and_hyper_parameters_are_sites():
     assert abs(found["level"]["mean"] - 400) < 4 * found["level"]["sd"]
 
 
+def test_noise_of_the_source_alone():
+    generator = torch.Generator().manual_seed(0)
+    box = Box([(0.0, 1.0)], 120)
+    f = -1600 * torch.sin(40 * box.points()[:, 0])
+    f = f + 30 * torch.randn(120, generator=generator, dtype=torch.float64)
+    ends = [Condition.dirichlet((0, s), math.sin(40.0 * s)) for s in (0, 1)]
+    noise = Unknown("noise", dist.LogNormal(number(5.0), number(2.0)))
+    problem = Problem(PDE([Term(1.0, (2,))]), box, ends, f, noise=noise)
+    solution = InverseSolver(num_scans=100).fit(problem)
+    found = solution.coefficients()["noise"]
+    assert abs(found["mean"] - 30) < 4 * found["sd"]
+    assert found["sd"] < 4
+    # the noise on the source must not pass for power over the whole band
+    assert solution.diagnostics["num_features"] < 80
+
+
 def test_diffusivity_in_space_and_time(tmp_path):
     def heat(x):
         return torch.exp(-0.1 * math.pi**2 * x[:, 1]) * torch.sin(math.pi * x[:, 0])

@@ -33,6 +33,30 @@ def test_solve_a_file(tmp_path):
     assert "not empty" in again.stderr
 
 
+INVERSE = """
+import pyro.distributions as dist
+import torch
+from probkit.pde import PDE, Box, Problem, Term, Unknown
+torch.manual_seed(0)
+x = torch.linspace(0, 1, 20).double()
+y = torch.sin(9 * x) + 0.01 * torch.randn(20).double()
+theta = Unknown("theta", dist.Uniform(torch.tensor(20.0).double(), 99.0))
+problem = Problem(
+    PDE([Term(1.0, (2,)), Term(theta, (0,))]), Box([(0.0, 1.0)], 40), (),
+    lambda x: -20 * torch.sin(9 * x), noise=0.1, data=(x, y, 0.01),
+)
+"""
+
+
+def test_unknown_coefficients_of_a_file(tmp_path):
+    (tmp_path / "inverse.py").write_text(INVERSE)
+    out = tmp_path / "out"
+    done = run("solve", str(tmp_path / "inverse.py"), "--out", str(out))
+    assert done.returncode == 0, done.stderr
+    assert abs(float(done.stdout.split("theta = ")[1].split()[0]) - 61) < 3
+    assert (out / "figures" / "solution.png").exists()
+
+
 def test_unknown_problems_name_the_cases(tmp_path):
     done = run("solve", "poisson_nothing", "--out", str(tmp_path / "out"))
     assert done.returncode == 2
