@@ -39,11 +39,13 @@ class NativeInputs:
     """What makes a filter, differentiable.
 
     Attributes:
-        a, Q: transitions of the distinct gaps, (G, n) and (G, n, n); the last state is static.
+        a: decays over the distinct gaps, (G, n); the last state is static.
+        Q: their noise covariances, (G, n, n).
         C: loadings, (1, n) or one row a step (N, n).
         seen: loading of the last state on each step's observation, (N,).
         noise: variance of the observation noise, ().
-        mean, covariance: of the first state, (R, n) and (n, n).
+        mean: of the first state, (R, n).
+        covariance: of the first state, (n, n).
         index: of each step's gap, (N,).
     """
 

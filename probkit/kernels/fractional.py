@@ -146,7 +146,7 @@ class FractionalNoiseKernel(_HurstKernel):
     Example:
         >>> kernel = FractionalNoiseKernel(0.7).double()
         >>> covariance = kernel(torch.arange(4.0).double()[:, None]).evaluate_kernel()
-        >>> type(covariance).__name__, round(float(covariance.to_dense()[0, 1]), 3)
+        >>> type(covariance).__name__, round(covariance.to_dense()[0, 1].item(), 3)
         ('ToeplitzLinearOperator', 0.32)
     """
 
