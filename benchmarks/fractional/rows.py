@@ -1,5 +1,5 @@
 """All rows of the fractional family; importing this module registers them."""
 
-from benchmarks.fractional import process, volatility
+from benchmarks.fractional import filtering, process, volatility
 
-__all__ = ["process", "volatility"]
+__all__ = ["filtering", "process", "volatility"]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from probkit.pde.cases import CASES, Case
+from probkit.pde.errors import UnsolvableError
 from probkit.pde.grid_posterior import GridPosterior
 from probkit.pde.inverse import InverseSolver
 from probkit.pde.inverse_solution import InversePosterior, InverseSolution
@@ -29,4 +30,5 @@ __all__ = [
     "Problem",
     "Term",
     "Unknown",
+    "UnsolvableError",
 ]

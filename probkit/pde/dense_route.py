@@ -9,12 +9,13 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from probkit.errors import ConfigurationError, NumericalError, message
+from probkit.errors import ConfigurationError, message
 from probkit.infer import FitResult
 from probkit.linalg.whitened import WhitenedPosterior
 from probkit.pde.collocation import Collocation
 from probkit.pde.continuum import choose_decay, is_continuum
 from probkit.pde.diagnostics import Checked, diagnose
+from probkit.pde.errors import UnsolvableError
 from probkit.pde.harmonics import Harmonics, product_rows
 from probkit.pde.posterior import HarmonicPosterior
 from probkit.pde.problem import Box, Points, Problem
@@ -37,7 +38,7 @@ def solve_dense(
 
     Raises:
         ConfigurationError: more rows than memory.
-        NumericalError: the equation and its conditions do not determine the solution.
+        UnsolvableError: the equation and its conditions do not determine the solution.
     """
     points = problem.domain.points()
     shape = problem.domain.sizes if isinstance(problem.domain, Box) else None
@@ -95,7 +96,7 @@ def solve_dense(
     result.diagnostics = diagnose(problem, checked, outcome.history, mean_at)
     result.diagnostics["free_constant"] = free
     if system.exact and problem.pde.nonlinear is None and settings.band_limit is None:
-        _check_solvable(result, float(system.values(unknown).square().mean().sqrt()), checked)
+        _check_solvable(result, unknown, system, checked)
     return result
 
 
@@ -133,14 +134,17 @@ def _without_free_constant(
     return replace(weights, mean=mean), True
 
 
-def _check_solvable(result: FitResult, size: float, checked: Checked) -> None:
+def _check_solvable(
+    result: FitResult, unknown: Tensor, system: Collocation, checked: Checked
+) -> None:
     """A linear equation that cannot be met, or only by an enormous solution, has no answer."""
     diagnostics = result.diagnostics
+    size = float(system.values(unknown).square().mean().sqrt())
     amplification = size * checked.operator_size / checked.size
     misfit = diagnostics["residual_equation"]
     if diagnostics["over_determined"] or (amplification < _RESONANT and misfit < _UNMET):
         return
-    raise NumericalError(
+    raise UnsolvableError(
         message(
             "The equation cannot be met together with its conditions",
             got=f"condition number about {amplification:.1e}, relative residual {misfit:.1e}",
@@ -150,7 +154,8 @@ def _check_solvable(result: FitResult, size: float, checked: Checked) -> None:
                 "a band limit set too low",
             ),
             remedy="pin u by a Dirichlet condition, or change the coefficient",
-        )
+        ),
+        unknown,
     )
 
 

@@ -7,7 +7,8 @@ from collections.abc import Callable, Sequence
 import torch
 from torch import Tensor
 
-from probkit.errors import NumericalError, message
+from probkit.errors import message
+from probkit.pde.errors import UnsolvableError
 
 __all__ = ["damped_step", "pointwise"]
 
@@ -39,7 +40,7 @@ def damped_step(
     """Halve a Newton step until the residual does not grow; rounding is no growth.
 
     Raises:
-        NumericalError: even a small step makes it grow.
+        UnsolvableError: even a small step makes it grow.
     """
     before = total(old)
     step = 1.0
@@ -48,12 +49,13 @@ def damped_step(
         if total(trial) <= max(before, rounding):
             return trial
         step /= 2
-    raise NumericalError(
+    raise UnsolvableError(
         message(
             "Newton's method does not reduce the residual",
             where="nonlinear",
             got=f"residual norm {before:.3g}",
             causes=("a solution branch that ends", "a grid too coarse for the solution"),
             remedy="refine the grid or reduce the strength of the nonlinear part",
-        )
+        ),
+        old,
     )
