@@ -13,18 +13,20 @@ Source: Daems et al., ICLR 2024, arXiv 2310.12975. Cost: N D K a path, and the n
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
-from typing import NamedTuple
+from collections.abc import Callable
+from typing import Any, NamedTuple
 
+import pyro
 import torch
 from jaxtyping import Float
 from torch import Tensor
 
 from probkit.errors import ConfigurationError, NumericalError, message
 from probkit.fractional.linearized import backward, first_reference, flat_state, linearized
-from probkit.fractional.sde import FractionalSDE, SDEPath
+from probkit.fractional.sde import FractionalSDE, SDEPath, joined_path
 from probkit.random import Seed, as_generator
-from probkit.sde.exact import advance
+from probkit.sde.exact import weighted
+from probkit.sde.scan import scan_steps
 
 __all__ = ["ControlGuide", "ControlPaths"]
 
@@ -59,10 +61,8 @@ class ControlGuide:
         ConfigurationError: neither gain nor network.
 
     Example:
-        >>> from probkit.statespace.fractional import MarkovApproxFBM
-        >>> process = MarkovApproxFBM(0.8, num_steps=50, dt=0.1)
         >>> sde = FractionalSDE(
-        ...     lambda t, x: -x, 1.0, process, dt=0.1, num_steps=50, observed=torch.arange(1, 51, 7)
+        ...     lambda t, x: -x, 1.0, 0.8, dt=0.1, num_steps=50, observed=torch.arange(1, 51, 7)
         ... )
         >>> _, y = sde.simulate(seed=1)
         >>> ControlGuide(sde, y).sample(16).kl.shape
@@ -97,63 +97,84 @@ class ControlGuide:
             NumericalError: a path is no longer finite; names the step.
         """
         generator = as_generator(seed)
-        sde, size = self.sde, len(self.sde.process.rates)
+        sde, size = self.sde, len(self.sde.matrices.decay)
 
         def normal(*shape: int) -> Tensor:
-            return torch.randn(*shape, generator=generator, dtype=torch.float64)
+            return torch.randn(*shape, generator=generator, dtype=sde.matrices.decay.dtype)
 
         start = normal(num_paths, sde.dim, size + 2)
-        steps = (normal(num_paths, sde.dim, size) for _ in range(sde.num_steps))
-        return self._run(start, steps, self.network)
+        return self._run(start, normal(sde.num_steps, num_paths, sde.dim, size), self.network)
 
-    def _run(self, start: Tensor, steps: Iterable[Tensor], network: Network | None) -> ControlPaths:
-        sde, h = self.sde, self.sde.dt
-        x, y, slope = sde.start(start)
-        kl, xs, ys = x.new_zeros(len(x)), [x], [y]
-        for n, white in enumerate(steps):
-            t = sde.time(n)
-            drift, scale = sde.drift(t, x), sde.diffusion(t, x)
+    def model(self, y: Tensor) -> None:
+        """The published objective as a Pyro model without unknowns: train it with no guide.
+
+        ``SVI(guide=lambda y: None).fit(guide.model, y)`` maximises the ELBO over the parameters of
+        the network, and of the drift, diffusion and Hurst index if these are learned.
+        """
+        sde, size = self.sde, len(self.sde.matrices.decay)
+        pyro.module("sde", sde)
+        if isinstance(self.network, torch.nn.Module):
+            pyro.module("control", self.network)
+        like = sde.matrices.decay.new_zeros(())
+        start = torch.randn_like(like.expand(sde.num_paths, sde.dim, size + 2))
+        white = torch.randn_like(like.expand(sde.num_steps, sde.num_paths, sde.dim, size))
+        pyro.factor("elbo", self._run(start, white, self.network).elbo)
+
+    def _run(self, start: Tensor, white: Tensor, network: Network | None) -> ControlPaths:
+        sde, h, noise = self.sde, self.sde.dt, self.sde.noise_scale()
+        matrices, times = sde.matrices, sde.times()
+        x, y, slope = sde.start(start, noise)
+        # what does not depend on the path is computed for all steps at once
+        own = white @ matrices.root.mT
+        falls = noise.weights * (matrices.decay - 1)
+        push = (noise.weights * matrices.response).sum(-1)
+        trend = slope * h
+
+        def step(n: int, states: tuple[Tensor, ...], own: Tensor, shocks: Tensor) -> Any:
+            x, y = states
+            t = times[n]
+            scale = sde.diffusion(t, x)
+            after = y * matrices.decay
+            base = torch.add(x, sde.drift(t, x), alpha=h)
+            base = torch.addcmul(base, scale, weighted(y, falls) + trend)
             u = torch.zeros_like(x) if network is None else network(t, x, y)
             if self.gain:
-                after = y * sde.matrices.decay
-                moved = (after - y) @ sde.process.weights + slope * h
-                ahead = flat_state(x + drift * h + scale * moved, after, slope)
-                u = u + (self._pull[n] - ahead @ self._gain[n].mT) / h**0.5
-            kl = kl + 0.5 * u.square().sum(-1) * h
-            arguments = (x, y, slope, white, drift, _constant(scale), sde.process.weights)
-            x, y = advance(*arguments, sde.matrices, u)
-            xs.append(x)
-            ys.append(y)
-        if not bool(x.isfinite().all()):
-            first = next(n for n, value in enumerate(xs) if not bool(value.isfinite().all()))
+                ahead = flat_state(base, after, slope)
+                u = u + torch.addmm(self._pull[n], ahead, self._gain[n])
+            x = torch.addcmul(base, scale, torch.addcmul(shocks, u, push))
+            y = torch.addcmul(after + own, u[..., None], matrices.response)
+            return (x, y), (x, y, u)
+
+        inputs = (own, weighted(own, noise.weights))
+        _, (xs, ys, us) = scan_steps(step, (x, y), inputs, segment=sde.segment)
+        kl = 0.5 * h * us.square().sum((0, -1))
+        wrong = torch.nonzero(~xs.isfinite().flatten(1).all(1))
+        if len(wrong):
             raise NumericalError(
                 message(
                     "A controlled path is no longer finite",
-                    where=f"step {first}",
+                    where=f"step {int(wrong[0]) + 1}",
                     remedy="take a smaller dt, or bound the drift and the network",
                 )
             )
-        path = SDEPath(torch.stack(xs, -2), torch.stack(ys, -3))
+        path = joined_path((x, y), xs, ys)
         return ControlPaths(path, sde.log_likelihood(path.x, self.y), kl)
 
     def _condition(self, reference: Tensor) -> None:
-        sde, K, D = self.sde, len(self.sde.process.rates), self.sde.dim
-        F, c, _ = linearized(sde, reference)
-        effect = F.new_zeros(*F.shape[:2], D)
-        response, w = sde.matrices.response, sde.process.weights
-        for n in range(sde.num_steps):
-            scale = sde.diffusion(sde.time(n), reference[n])
+        sde, K, D = self.sde, len(self.sde.matrices.decay), self.sde.dim
+        linear = linearized(sde, reference, self.y)
+        effect = linear.F.new_zeros(*linear.F.shape[:2], D)
+        response, w = sde.matrices.response, sde.noise_scale().weights.expand(D, K)
+        for n, t in enumerate(sde.times()[:-1]):
+            scale = sde.diffusion(t, reference[n][None])[0]
             for i in range(D):
                 effect[n, D + i * K : D + (i + 1) * K, i] = response
-                effect[n, i, i] = scale[i] * (w @ response)
-        _, _, steps = backward(sde, F, c, effect / sde.dt**0.5, self.y)
-        self._gain, self._pull = steps.gain, steps.pull
+                effect[n, i, i] = scale[i] * (w[i] @ response)
+        _, _, steps = backward(linear._replace(T=effect / sde.dt**0.5), sde.num_steps)
+        self._gain, self._pull = -steps.gain.mT / sde.dt**0.5, steps.pull / sde.dt**0.5
 
     def _mean_path(self) -> Tensor:
-        sde, size = self.sde, len(self.sde.process.rates)
-        zero = torch.zeros(1, sde.dim, size + 2, dtype=torch.float64)
-        return self._run(zero, [zero[..., :size]] * sde.num_steps, None).path.x[0]
-
-
-def _constant(scale: Tensor) -> Callable[[Tensor], Tensor]:
-    return lambda _: scale
+        sde, size = self.sde, len(self.sde.matrices.decay)
+        zero = torch.zeros(1, sde.dim, size + 2, dtype=sde.matrices.decay.dtype)
+        still = zero[..., :size].expand(sde.num_steps, 1, sde.dim, size)
+        return self._run(zero, still, None).path.x[0]

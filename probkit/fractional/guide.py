@@ -24,7 +24,8 @@ with d = D (K + 2), N d K a path.
 from __future__ import annotations
 
 import math
-from typing import NamedTuple
+from collections.abc import Callable
+from typing import Any, NamedTuple
 
 import pyro
 import pyro.distributions as dist
@@ -40,9 +41,10 @@ from probkit.fractional.linearized import (
     inverse_root,
     linearized,
 )
-from probkit.fractional.sde import FractionalSDE, SDEPath
+from probkit.fractional.sde import FractionalSDE, SDEPath, joined_path
 from probkit.infer.importance import WeightedDraws
 from probkit.random import Seed, as_generator
+from probkit.sde.scan import scan_steps
 
 __all__ = ["GuidePaths", "MarkovGaussianGuide"]
 
@@ -85,14 +87,14 @@ class MarkovGaussianGuide:
 
     Args:
         sde: the model.
-        y: (M, D) observations.
+        y: observations, (M, D) for Gaussian ones.
         num_iterations: linearisations of the drift; 1 suffices for a linear one.
+        network: ``e(t, x, y)`` with x (S, D) and y (S, D, K), (S, D, K): a trainable shift of the
+            white noise, for what the linearisation misses. End it with a layer of zeros.
 
     Example:
-        >>> from probkit.statespace.fractional import MarkovApproxFBM
-        >>> process = MarkovApproxFBM(0.3, num_steps=50, dt=0.1)
         >>> sde = FractionalSDE(
-        ...     lambda t, x: -x, 1.0, process, dt=0.1, num_steps=50, observed=torch.arange(1, 51, 7)
+        ...     lambda t, x: -x, 1.0, 0.3, dt=0.1, num_steps=50, observed=torch.arange(1, 51, 7)
         ... )
         >>> _, y = sde.simulate(seed=1)
         >>> paths = MarkovGaussianGuide(sde, y).sample(64)
@@ -101,15 +103,26 @@ class MarkovGaussianGuide:
     """
 
     def __init__(
-        self, sde: FractionalSDE, y: Float[Tensor, "M D"], *, num_iterations: int = 8
+        self,
+        sde: FractionalSDE,
+        y: Tensor,
+        *,
+        num_iterations: int = 8,
+        network: Callable[[Tensor, Tensor, Tensor], Tensor] | None = None,
     ) -> None:
-        self.sde, self.y, self.num_iterations = sde, y, num_iterations
+        self.sde, self.y, self.num_iterations, self.network = sde, y, num_iterations, network
+        self.reference: Float[Tensor, "N+1 D"] | None = None
         self.update()
 
     def update(self) -> None:
-        """Linearise anew, for the current parameters of the drift, which are held fixed."""
+        """Linearise anew, for the current parameters of the drift, which are held fixed.
+
+        Iterations go on from the last reference path.
+        """
         with torch.no_grad():
-            reference = first_reference(self.sde, self.y)
+            reference = self.reference
+            if reference is None:
+                reference = first_reference(self.sde, self.y)
             for _ in range(self.num_iterations):
                 self._start, self._steps = self._condition(reference)
                 moved = self._mean_path()
@@ -117,79 +130,81 @@ class MarkovGaussianGuide:
                 reference = moved
                 if done:
                     break
+            self.reference = reference
 
     def sample(self, num_paths: int, *, seed: Seed = 0) -> GuidePaths:
         """Draw paths with their weights; gradients reach the parameters of the drift."""
         generator = as_generator(seed)
-        like, size = self.sde.process.rates, len(self.sde.process.rates)
-        shape = (num_paths, self.sde.dim)
+        like, size = self.sde.matrices.decay, len(self.sde.matrices.decay)
 
         def normal(*sizes: int) -> Tensor:
             return torch.randn(*sizes, generator=generator, dtype=like.dtype)
 
-        return self._paths(
-            normal(num_paths, self.sde.dim * (size + 2)),
-            [normal(num_paths, shape[1] * size) for _ in range(self.sde.num_steps)],
-        )
+        first = normal(num_paths, self.sde.dim * (size + 2))
+        return self._paths(first, normal(self.sde.num_steps, num_paths, self.sde.dim * size))
 
     def __call__(self, y: Tensor) -> None:
         """The Pyro guide."""
-        sde, size = self.sde, len(self.sde.process.rates)
+        sde, size = self.sde, len(self.sde.matrices.decay)
+        if isinstance(self.network, torch.nn.Module):
+            pyro.module("residual", self.network)
         with pyro.plate("paths", sde.num_paths), pyro.poutine.scale(scale=1 / sde.num_paths):
-            like = sde.process.rates.new_zeros(sde.num_paths, sde.dim * size)
-            first = like.new_zeros(sde.num_paths, sde.dim * (size + 2))
-            drawn = self._paths(
-                torch.randn_like(first), [torch.randn_like(like) for _ in range(sde.num_steps)]
-            )
+            like = sde.matrices.decay.new_zeros(())
+            first = torch.randn_like(like.expand(sde.num_paths, sde.dim * (size + 2)))
+            white = torch.randn_like(like.expand(sde.num_steps, sde.num_paths, sde.dim * size))
+            drawn = self._paths(first, white)
             # the density of all noise is given with the last site
             zero = drawn.log_q.new_zeros(sde.num_paths)
             pyro.sample("start", dist.Delta(drawn.start, zero, event_dim=2))
             pyro.sample("noise", dist.Delta(drawn.noise, drawn.log_q, event_dim=3))
 
-    def _paths(self, first: Tensor, whites: list[Tensor]) -> GuidePaths:
-        sde, size = self.sde, len(self.sde.process.rates)
+    def _paths(self, first: Float[Tensor, "S m"], white: Float[Tensor, "N S m"]) -> GuidePaths:
+        sde, steps, scale = self.sde, self._steps, self.sde.noise_scale()
+        times = sde.times()
         mean, root, log_det = self._start
-        log_q = -0.5 * (first.square().sum(-1) + first.shape[-1] * _LOG_2PI) + log_det
-        start = (mean + first @ root.mT).reshape(-1, sde.dim, size + 2)
-        x, y, slope = sde.start(start)
-        xs, ys, used = [x], [y], []
+        start = (mean + first @ root.mT).reshape(len(first), sde.dim, -1)
+        x, y, slope = sde.start(start, scale)
         zero = torch.zeros_like(y)
-        for n, white in enumerate(whites):
-            still_x, still_y = sde.step(n, x, y, slope, zero)
-            ahead, steps = flat_state(still_x, still_y, slope), self._steps
-            e = steps.pull[n] - ahead @ steps.gain[n].mT + white @ steps.root[n].mT
-            log_q = log_q - 0.5 * (white.square().sum(-1) + white.shape[-1] * _LOG_2PI)
-            log_q = log_q + steps.log_det[n]
-            e = e.reshape(-1, sde.dim, size)
-            x, y = sde.step(n, x, y, slope, e)
-            used.append(e)
-            xs.append(x)
-            ys.append(y)
-        path, noise = SDEPath(torch.stack(xs, -2), torch.stack(ys, -3)), torch.stack(used, -3)
+
+        def step(n: int, states: tuple[Tensor, ...], own: Tensor) -> Any:
+            x, y = states
+            still_x, still_y = sde.step(times[n], x, y, slope, zero, scale)
+            ahead = flat_state(still_x, still_y, slope)
+            e = steps.pull[n] - ahead @ steps.gain[n].mT + own @ steps.root[n].mT
+            e = e.reshape(zero.shape)
+            if self.network is not None:
+                e = e + self.network(times[n], x, y)
+            moved = sde.step(times[n], x, y, slope, e, scale)
+            return moved, (*moved, e)
+
+        _, (xs, ys, used) = scan_steps(step, (x, y), (white,), segment=sde.segment)
+        path, noise = joined_path((x, y), xs, ys), used.movedim(0, -3)
         count = start[0].numel() + noise[0].numel()
+        drawn = first.square().sum(-1) + white.square().sum((0, -1))
+        log_q = -0.5 * (drawn + count * _LOG_2PI) + log_det + steps.log_det.sum()
         squares = start.square().sum((-2, -1)) + noise.square().sum((-3, -2, -1))
         log_p = sde.log_likelihood(path.x, self.y) - 0.5 * (squares + count * _LOG_2PI)
         return GuidePaths(path, start, noise, log_q, log_p - log_q)
 
     def _mean_path(self) -> Tensor:
-        like, size = self.sde.process.rates, len(self.sde.process.rates)
+        like, size = self.sde.matrices.decay, len(self.sde.matrices.decay)
         first = like.new_zeros(1, self.sde.dim * (size + 2))
-        white = like.new_zeros(1, self.sde.dim * size)
-        return self._paths(first, [white] * self.sde.num_steps).path.x[0]
+        white = like.new_zeros(self.sde.num_steps, 1, self.sde.dim * size)
+        return self._paths(first, white).path.x[0]
 
     def _condition(self, reference: Tensor) -> tuple[tuple[Tensor, Tensor, Tensor], Conditional]:
         """The law of the start, and of every step given its state."""
-        F, c, T = linearized(self.sde, reference)
-        L, pull, steps = backward(self.sde, F, c, T, self.y)
+        linear = linearized(self.sde, reference, self.y)
+        L, pull, steps = backward(linear, self.sde.num_steps)
         return self._start_law(L, pull), steps
 
     def _start_law(self, L: Tensor, pull: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         """The law of the white start given all observations."""
-        sde, size = self.sde, len(self.sde.process.rates)
+        sde, size, scale = self.sde, len(self.sde.matrices.decay), self.sde.noise_scale()
         count = sde.dim * (size + 2)
         units = torch.eye(count, dtype=L.dtype).reshape(count, sde.dim, size + 2)
-        zero = flat_state(*sde.start(torch.zeros_like(units[0])))
-        T = (flat_state(*sde.start(units)) - zero).mT
+        zero = flat_state(*sde.start(torch.zeros_like(units[0]), scale))
+        T = (flat_state(*sde.start(units, scale)) - zero).mT
         M = torch.eye(count, dtype=L.dtype) + T.mT @ L @ T
         chol = torch.linalg.cholesky(M)
         mean = torch.cholesky_solve((T.mT @ (pull - L @ zero))[:, None], chol)[:, 0]

@@ -20,10 +20,13 @@ from jaxtyping import Float
 from torch import Tensor
 from torch.func import jacrev, vmap
 
+from probkit.errors import NotPositiveDefiniteError, message
+from probkit.fractional.observation import GaussianLikelihood, quadratic_sites
 from probkit.fractional.sde import FractionalSDE
 
 __all__ = [
     "Conditional",
+    "Linearized",
     "backward",
     "first_reference",
     "flat_state",
@@ -41,35 +44,63 @@ class Conditional(NamedTuple):
     log_det: Float[Tensor, " N"]
 
 
+class Linearized(NamedTuple):
+    """``z' = F z + c + T e`` for every step, and observations as Gaussian functions of z.
+
+    Attributes:
+        F, c, T: (N, d, d), (N, d) and (N, d, m).
+        seen: second derivatives of minus the log-likelihood, (N + 1, d, d).
+        pulls: its linear parts, (N + 1, d).
+    """
+
+    F: Float[Tensor, "N d d"]
+    c: Float[Tensor, "N d"]
+    T: Float[Tensor, "N d m"]
+    seen: Float[Tensor, "N+1 d d"]
+    pulls: Float[Tensor, "N+1 d"]
+
+
 def backward(
-    sde: FractionalSDE, F: Tensor, c: Tensor, T: Tensor, y: Float[Tensor, "M D"]
+    linear: Linearized, num_steps: int
 ) -> tuple[Float[Tensor, "d d"], Float[Tensor, " d"], Conditional]:
-    """``L`` and ``l`` at the start, and what every step needs."""
-    d, m = T.shape[-2:]
-    seen, pulls = F.new_zeros(sde.num_steps + 1), F.new_zeros(sde.num_steps + 1, d)
-    seen.index_add_(0, sde.observed, torch.full_like(y[:, 0], sde.noise**-2))
-    pulls[:, : sde.dim].index_add_(0, sde.observed, y / sde.noise**2)
-    selector = torch.zeros(d, dtype=F.dtype)
-    selector[: sde.dim] = 1.0
-    L, pull = torch.diag(selector * seen[-1]), pulls[-1]
+    """``L`` and ``l`` at the start, and what every step needs.
+
+    Raises:
+        NotPositiveDefiniteError: the linearised law is not finite at a step.
+    """
+    F, c, T, seen, pulls = linear
+    m = T.shape[-1]
+    L, pull = seen[-1], pulls[-1]
     found = []
-    for n in range(sde.num_steps - 1, -1, -1):
+    units = torch.eye(m, dtype=F.dtype, device=F.device)
+    for n in range(num_steps - 1, -1, -1):
         LT = L @ T[n]
-        chol = torch.linalg.cholesky(torch.eye(m, dtype=F.dtype) + T[n].mT @ LT)
+        chol, failed = torch.linalg.cholesky_ex(units + T[n].mT @ LT)
+        if failed:
+            raise NotPositiveDefiniteError(
+                message(
+                    "The linearised equation has no finite law",
+                    where=f"step {n}",
+                    causes=("a drift that grows without bound along the reference path",),
+                    remedy="take a smaller dt, or bound the drift",
+                )
+            )
         gain = torch.cholesky_solve(LT.mT, chol)
         shift = torch.cholesky_solve((T[n].mT @ pull)[:, None], chol)[:, 0]
         found.append((gain, shift, *inverse_root(chol)))
         rest, left = L - LT @ gain, pull - LT @ shift
-        L = F[n].mT @ rest @ F[n] + torch.diag(selector * seen[n])
+        L = F[n].mT @ rest @ F[n] + seen[n]
         L = (L + L.mT) / 2
         pull = F[n].mT @ (left - rest @ c[n]) + pulls[n]
     return L, pull, Conditional(*[torch.stack(part[::-1]) for part in zip(*found, strict=True)])
 
 
-def first_reference(sde: FractionalSDE, y: Float[Tensor, "M D"]) -> Float[Tensor, "N+1 D"]:
-    """Observations joined by straight lines."""
-    grid = torch.arange(sde.num_steps + 1, dtype=y.dtype)
-    at = sde.observed.to(y)
+def first_reference(sde: FractionalSDE, y: Tensor) -> Float[Tensor, "N+1 D"]:
+    """Gaussian observations joined by straight lines; the mean of x(0) under other likelihoods."""
+    grid = torch.arange(sde.num_steps + 1, dtype=sde.matrices.decay.dtype)
+    if not isinstance(sde.likelihood, GaussianLikelihood):
+        return torch.full((len(grid), sde.dim), sde.initial[0], dtype=grid.dtype)
+    at = sde.observed.to(grid)
     if len(at) == 1:
         return y.expand(len(grid), -1).clone()
     right = torch.searchsorted(at, grid).clamp(1, len(at) - 1)
@@ -78,31 +109,35 @@ def first_reference(sde: FractionalSDE, y: Float[Tensor, "M D"]) -> Float[Tensor
     return y[left] * (1 - share) + y[right] * share
 
 
-def linearized(
-    sde: FractionalSDE, reference: Float[Tensor, "N+1 D"]
-) -> tuple[Tensor, Tensor, Tensor]:
-    """F (N, d, d), c (N, d) and T (N, d, m) along a reference path."""
-    K, D = len(sde.process.rates), sde.dim
+def linearized(sde: FractionalSDE, reference: Float[Tensor, "N+1 D"], y: Tensor) -> Linearized:
+    """The equation and its observations along a reference path."""
+    K, D = len(sde.matrices.decay), sde.dim
     d, m, h = D * (K + 2), D * K, sde.dt
     times = torch.arange(sde.num_steps, dtype=reference.dtype) * h
     x = reference[:-1]
-    b = torch.stack([sde.drift(t, row) for t, row in zip(times, x, strict=True)])
-    s = torch.stack([sde.diffusion(t, row) for t, row in zip(times, x, strict=True)])
-    J = vmap(jacrev(sde.drift, argnums=1))(times, x)
-    decay, root, w = sde.matrices.decay, sde.matrices.root, sde.process.weights
+    # rows of one, because drifts are written for batches
+    b = vmap(lambda t, row: sde.drift(t, row[None])[0])(times, x)
+    s = vmap(lambda t, row: sde.diffusion(t, row[None])[0])(times, x)
+    J = vmap(jacrev(lambda t, row: sde.drift(t, row[None])[0], argnums=1))(times, x)
+    decay, root = sde.matrices.decay, sde.matrices.root
+    w = sde.noise_scale().weights.expand(D, K)
     F, T = x.new_zeros(sde.num_steps, d, d), x.new_zeros(sde.num_steps, d, m)
     F[:, :D, :D] = torch.eye(D, dtype=x.dtype) + h * J
     for i in range(D):
         own = slice(D + i * K, D + (i + 1) * K)
-        F[:, i, own] = s[:, i, None] * (w * (decay - 1))
+        F[:, i, own] = s[:, i, None] * (w[i] * (decay - 1))
         F[:, i, D + m + i] = s[:, i] * h
         F[:, own, own] = torch.diag(decay)
         F[:, D + m + i, D + m + i] = 1.0
         T[:, own, i * K : (i + 1) * K] = root
-        T[:, i, i * K : (i + 1) * K] = s[:, i, None] * (w @ root)
+        T[:, i, i * K : (i + 1) * K] = s[:, i, None] * (w[i] @ root)
     c = x.new_zeros(sde.num_steps, d)
     c[:, :D] = h * (b - (J @ x[..., None])[..., 0])
-    return F, c, T
+    precision, pull = quadratic_sites(sde.likelihood, reference[sde.observed], y)
+    seen, pulls = x.new_zeros(sde.num_steps + 1, d, d), x.new_zeros(sde.num_steps + 1, d)
+    seen[:, :D, :D].index_add_(0, sde.observed, precision)
+    pulls[:, :D].index_add_(0, sde.observed, pull)
+    return Linearized(F, c, T, seen, pulls)
 
 
 def flat_state(x: Tensor, y: Tensor, slope: Tensor) -> Tensor:

@@ -14,7 +14,7 @@ Source: Daems et al., ICLR 2024, arXiv 2310.12975; the discretisation is ours.
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import pyro
 import pyro.distributions as dist
@@ -24,12 +24,19 @@ from pyro.nn import PyroModule
 from torch import Tensor
 
 from probkit.errors import ConfigurationError, ShapeError, message
+from probkit.fractional.observation import (
+    GaussianLikelihood,
+    Likelihood,
+    as_event,
+    log_likelihood,
+)
+from probkit.infer import pyro_seed
 from probkit.sde.exact import StepMatrices, advance, step_matrices
+from probkit.sde.scan import scan_steps
 from probkit.statespace.fractional import MarkovApproxFBM
+from probkit.statespace.fractional_tables import HURST_RANGE
 
-__all__ = ["FractionalSDE", "SDEPath"]
-
-_EVEN = 1e-6
+__all__ = ["FractionalSDE", "NoiseScale", "SDEPath"]
 
 
 class SDEPath(NamedTuple):
@@ -39,31 +46,48 @@ class SDEPath(NamedTuple):
     y: Float[Tensor, "*batch N+1 D K"]
 
 
+class NoiseScale(NamedTuple):
+    """What depends on the Hurst index: weights of the modes, and the sd of the slope.
+
+    Attributes:
+        weights: (K,), or (D, K) where every coordinate has its own index.
+        slope: (), or (D,).
+    """
+
+    weights: Float[Tensor, "*dim K"]
+    slope: Float[Tensor, "*dim"]
+
+
 class FractionalSDE(PyroModule):
-    """A latent SDE with fractional noise, and Gaussian observations of its path.
+    """A latent SDE with fractional noise, and observations of its path.
 
     Args:
-        drift: ``b(t, x)`` with x (*batch, D); a module's parameters are learned.
+        drift: ``b(t, x)`` with x (*batch, D); a module's parameters are learned. It must not mix
+            paths of the batch (``torch.func.vmap`` linearises it).
         diffusion: ``s(t, x)``, positive, or a number.
-        process: the driving noise, with one Hurst index.
+        hurst: of the driving noise: a number, (D,) for one index a coordinate, or a
+            :class:`MarkovApproxFBM`, whose kind of weights is then used.
         dt: length of a step.
         num_steps: steps N; the path covers [0, N dt].
         observed: (M,) indices of the grid, 0 ... N, at which ``y`` is observed.
-        noise: sd of the observations.
+        noise: sd of Gaussian observations.
+        likelihood: instead of ``noise``: from x at the observed points, (*batch, M, D), to a Pyro
+            distribution of y that keeps the batch.
+        learn_hurst: make the Hurst index a parameter that starts from ``hurst``.
         dim: number of coordinates D.
         initial: mean and sd of x(0).
         num_paths: paths that the ELBO is averaged over.
+        segment: steps between two checkpoints of the backward pass (``probkit.sde.scan``); None
+            keeps all activations.
 
     Raises:
-        ConfigurationError: settings that are not positive, indices off the grid, or a process
-            with several Hurst indices.
+        ConfigurationError: settings that are not positive, a Hurst index off its range, or
+            observations off the grid.
+        ShapeError: drift or diffusion of another shape than the state's.
 
     Example:
-        >>> process = MarkovApproxFBM(0.7, num_steps=100, dt=0.01)
         >>> grid = torch.arange(10, 101, 10)
-        >>> sde = FractionalSDE(
-        ...     lambda t, x: -x, 0.5, process, dt=0.01, num_steps=100, observed=grid
-        ... )
+        >>> sde = FractionalSDE(lambda t, x: -x, 0.5, 0.7, dt=0.01, num_steps=100, observed=grid)
         >>> path, y = sde.simulate(seed=0)
         >>> path.x.shape, y.shape
         (torch.Size([101, 1]), torch.Size([10, 1]))
@@ -73,28 +97,53 @@ class FractionalSDE(PyroModule):
         self,
         drift: Callable[[Tensor, Tensor], Tensor],
         diffusion: float | Callable[[Tensor, Tensor], Tensor],
-        process: MarkovApproxFBM,
+        hurst: float | Tensor | MarkovApproxFBM,
         *,
         dt: float,
         num_steps: int,
         observed: Float[Tensor, " M"],
         noise: float = 0.1,
+        likelihood: Likelihood | None = None,
+        learn_hurst: bool = False,
         dim: int = 1,
         initial: tuple[float, float] = (0.0, 0.0),
         num_paths: int = 32,
+        segment: int | None = None,
     ) -> None:
         super().__init__()
-        _check(process, dt, num_steps, observed, noise, dim, num_paths, initial)
+        _check(dt, num_steps, observed, noise, dim, num_paths, initial)
+        if not isinstance(hurst, MarkovApproxFBM):
+            hurst = MarkovApproxFBM(hurst, num_steps=num_steps, dt=dt)
+        _check_process(hurst, dim)
         self.drift = drift
         self._diffusion = diffusion
-        self.process, self.dt, self.num_steps = process, dt, num_steps
-        self.observed, self.noise, self.dim = observed.long(), noise, dim
-        self.initial, self.num_paths = initial, num_paths
-        self.matrices: StepMatrices = step_matrices(process.rates, dt)
-        values, vectors = torch.linalg.eigh(process.initial_covariance)
+        self._process, self.dt, self.num_steps = hurst, dt, num_steps
+        self.observed, self.dim = observed.long(), dim
+        self.likelihood = GaussianLikelihood(noise) if likelihood is None else likelihood
+        self.initial, self.num_paths, self.segment = initial, num_paths, segment
+        low, high = HURST_RANGE
+        if learn_hurst:
+            share = ((hurst.hurst - low) / (high - low)).clamp(1e-3, 1 - 1e-3)
+            self.raw_hurst = torch.nn.Parameter(torch.logit(share))
+        self.learn_hurst = learn_hurst
+        self.matrices: StepMatrices = step_matrices(hurst.rates, dt)
+        values, vectors = torch.linalg.eigh(hurst.initial_covariance)
         self.start_root = vectors * values.clamp_min(0).sqrt()
-        like = process.rates
+        like = hurst.rates
         self._check_terms(like.new_zeros(()), like.new_zeros(2, dim))
+
+    @property
+    def process(self) -> MarkovApproxFBM:
+        """The driving noise, at the present Hurst index."""
+        if not self.learn_hurst:
+            return self._process
+        low, high = HURST_RANGE
+        return self._process.with_hurst(low + (high - low) * torch.sigmoid(self.raw_hurst))
+
+    def noise_scale(self) -> NoiseScale:
+        """Weights and slope of the driving noise, to be computed once for a path."""
+        process = self.process
+        return NoiseScale(process.weights, process.slope_variance.clamp_min(1e-300).sqrt())
 
     def diffusion(self, t: Tensor, x: Tensor) -> Tensor:
         """``s(t, x)``, (*batch, D)."""
@@ -103,27 +152,27 @@ class FractionalSDE(PyroModule):
             return found
         return torch.full_like(x, self._diffusion)
 
-    def start(self, white: Float[Tensor, "*batch D K+2"]) -> tuple[Tensor, Tensor, Tensor]:
+    def start(
+        self, white: Float[Tensor, "*batch D K+2"], scale: NoiseScale
+    ) -> tuple[Tensor, Tensor, Tensor]:
         """x(0), Y(0) and the slope from white noise."""
         mean, sd = self.initial
         x = mean + sd * white[..., 0]
         y = white[..., 1:-1] @ self.start_root.mT
-        return x, y, white[..., -1] * self.process.slope_variance.sqrt()
+        return x, y, white[..., -1] * scale.slope
 
-    def time(self, n: int) -> Tensor:
-        """Time of a point of the grid."""
-        return self.process.rates.new_tensor(n * self.dt)
+    def times(self) -> Float[Tensor, " N+1"]:
+        """Times of the points of the grid."""
+        return self.dt * torch.arange(self.num_steps + 1, dtype=self.matrices.decay.dtype)
 
     def step(
-        self, n: int, x: Tensor, y: Tensor, slope: Tensor, white: Tensor
+        self, t: Tensor, x: Tensor, y: Tensor, slope: Tensor, white: Tensor, scale: NoiseScale
     ) -> tuple[Tensor, ...]:
-        """The states one step after point ``n``."""
-        t = self.time(n)
-        weights = self.process.weights
+        """The states one step after time t."""
         return advance(
             *(x, y, slope, white, self.drift(t, x)),
             lambda value: self.diffusion(t, value),
-            weights,
+            scale.weights,
             self.matrices,
         )
 
@@ -131,46 +180,45 @@ class FractionalSDE(PyroModule):
         self, start: Float[Tensor, "*batch D K+2"], noise: Float[Tensor, "*batch N D K"]
     ) -> SDEPath:
         """The path as a function of white noise."""
-        x, y, slope = self.start(start)
-        xs, ys = [x], [y]
-        for n in range(self.num_steps):
-            x, y = self.step(n, x, y, slope, noise[..., n, :, :])
-            xs.append(x)
-            ys.append(y)
-        return SDEPath(torch.stack(xs, -2), torch.stack(ys, -3))
+        scale, times = self.noise_scale(), self.times()
+        x, y, slope = self.start(start, scale)
 
-    def simulate(self, *, seed: int = 0) -> tuple[SDEPath, Float[Tensor, "M D"]]:
-        """A path and its observations."""
-        generator = torch.Generator().manual_seed(seed)
-        size = len(self.process.rates)
+        def step(n: int, states: tuple[Tensor, ...], white: Tensor) -> Any:
+            x, y = states
+            moved = self.step(times[n], x, y, slope, white, scale)
+            return moved, moved
 
-        def normal(*shape: int) -> Tensor:
-            return torch.randn(*shape, generator=generator, dtype=torch.float64)
+        _, (xs, ys) = scan_steps(step, (x, y), (noise.movedim(-3, 0),), segment=self.segment)
+        return joined_path((x, y), xs, ys)
 
-        with torch.no_grad():
-            path = self.path(normal(self.dim, size + 2), normal(self.num_steps, self.dim, size))
-        y = path.x[self.observed]
-        return path, y + self.noise * normal(*y.shape)
+    def simulate(self, *, seed: int = 0) -> tuple[SDEPath, Tensor]:
+        """A path and its observations, (M, D) for Gaussian ones."""
+        size = len(self._process.rates)
+        with torch.no_grad(), pyro_seed(seed):
+            like = self._process.rates.new_zeros(())
+            white = dist.Normal(like, 1.0)
+            start = white.sample([self.dim, size + 2])
+            path = self.path(start, white.sample([self.num_steps, self.dim, size]))
+            y: Tensor = as_event(self.likelihood(path.x[self.observed]), 0).sample()
+        return path, y
 
     def log_likelihood(
-        self, x: Float[Tensor, "*batch N+1 D"], y: Float[Tensor, "M D"]
+        self, x: Float[Tensor, "*batch N+1 D"], y: Tensor
     ) -> Float[Tensor, " *batch"]:
         """Of observations given paths."""
-        seen = x[..., self.observed, :]
-        found: Tensor = dist.Normal(seen, self.noise).log_prob(y).sum((-2, -1))
-        return found
+        return log_likelihood(self.likelihood, x[..., self.observed, :], y)
 
-    def model(self, y: Float[Tensor, "M D"]) -> None:
+    def forward(self, y: Tensor) -> None:
         """The Pyro model; guides have the sites ``start`` and ``noise``."""
-        like, size = self.process.rates, len(self.process.rates)
+        like, size = self._process.rates, len(self._process.rates)
         with pyro.plate("paths", self.num_paths), pyro.poutine.scale(scale=1 / self.num_paths):
             white = dist.Normal(like.new_zeros(()), 1.0)
             start = pyro.sample("start", white.expand([self.dim, size + 2]).to_event(2))
             shape = [self.num_steps, self.dim, size]
             noise = pyro.sample("noise", white.expand(shape).to_event(3))
             path = self.path(start, noise)
-            seen = path.x[..., self.observed, :]
-            pyro.sample("y", dist.Normal(seen, self.noise).to_event(2), obs=y.expand(seen.shape))
+            law = as_event(self.likelihood(path.x[..., self.observed, :]), 1)
+            pyro.sample("y", law, obs=y.expand(law.batch_shape + law.event_shape))
 
     def _check_terms(self, t: Tensor, x: Tensor) -> None:
         for name, term in (("drift", self.drift(t, x)), ("diffusion", self.diffusion(t, x))):
@@ -188,14 +236,32 @@ class FractionalSDE(PyroModule):
                 message(
                     "The diffusion must be positive",
                     where="diffusion",
-                    got=float(self.diffusion(t, x).min()),
+                    got=float(self.diffusion(t, x).detach().min()),
                     remedy="end a network with softplus",
                 )
             )
 
 
+def joined_path(first: tuple[Tensor, Tensor], xs: Tensor, ys: Tensor) -> SDEPath:
+    """The path from its start and what a scan stacked."""
+    x, y = (torch.cat([a[None], rest]) for a, rest in zip(first, (xs, ys), strict=True))
+    return SDEPath(x.movedim(0, -2), y.movedim(0, -3))
+
+
+def _check_process(process: MarkovApproxFBM, dim: int) -> None:
+    shape = tuple(process.hurst.shape)
+    if shape not in ((), (dim,)):
+        raise ConfigurationError(
+            message(
+                "The driving noise has one Hurst index, or one for every coordinate",
+                where="hurst",
+                got=shape,
+                expected=f"() or ({dim},)",
+            )
+        )
+
+
 def _check(
-    process: MarkovApproxFBM,
     dt: float,
     num_steps: int,
     observed: Tensor,
@@ -204,14 +270,6 @@ def _check(
     num_paths: int,
     initial: tuple[float, float],
 ) -> None:
-    if process.hurst.dim():
-        raise ConfigurationError(
-            message(
-                "The driving noise must have one Hurst index",
-                where="process",
-                got=tuple(process.hurst.shape),
-            )
-        )
     positive = {"dt": dt, "num_steps": num_steps, "noise": noise, "dim": dim}
     for name, value in {**positive, "num_paths": num_paths}.items():
         if not value > 0:

@@ -16,15 +16,16 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from functools import partial
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import torch
 from jaxtyping import Float
 from torch import Tensor
 
+from probkit.sde.scan import scan_steps
 from probkit.statespace.fractional import MarkovApproxFBM, exact_step
 
-__all__ = ["StepMatrices", "advance", "simulate", "step_matrices"]
+__all__ = ["StepMatrices", "advance", "simulate", "step_matrices", "weighted"]
 
 Term = Callable[[Tensor, Tensor], Tensor]
 
@@ -60,21 +61,29 @@ def advance(
     white: Float[Tensor, "*batch D K"],
     drift: Tensor,
     diffusion: Callable[[Tensor], Tensor],
-    weights: Float[Tensor, " K"],
+    weights: Float[Tensor, "*dim K"],
     matrices: StepMatrices,
     control: Tensor | None = None,
     heun: bool = False,
 ) -> tuple[Tensor, Tensor]:
-    """One step from white noise; ``drift`` is b(t, x), ``diffusion`` maps x to s(t, x)."""
+    """One step from white noise; ``drift`` is b(t, x), ``diffusion`` maps x to s(t, x).
+
+    ``weights`` are (K,), or (D, K) where coordinates have Hurst indices of their own.
+    """
     after = y * matrices.decay + white @ matrices.root.mT
     if control is not None:
         after = after + control[..., None] * matrices.response
-    moved = (after - y) @ weights + slope * matrices.step
+    moved = weighted(after - y, weights) + slope * matrices.step
     scale = diffusion(x)
     base = x + drift * matrices.step
     if heun:
         scale = (scale + diffusion(base + scale * moved)) / 2
     return base + scale * moved, after
+
+
+def weighted(modes: Float[Tensor, "*batch D K"], weights: Float[Tensor, "*dim K"]) -> Tensor:
+    """``w'Y`` of every coordinate, with weights that are shared or its own."""
+    return modes @ weights if weights.dim() == 1 else (modes * weights).sum(-1)
 
 
 def simulate(
@@ -87,6 +96,7 @@ def simulate(
     generator: torch.Generator,
     control: Callable[[Tensor, Tensor, Tensor], Tensor] | None = None,
     heun: bool = False,
+    segment: int | None = None,
 ) -> tuple[Float[Tensor, "*batch N D"], Float[Tensor, " *batch"]]:
     """Paths at increasing times from ``start`` at ``times[0]``, and the path KL of the control.
 
@@ -95,6 +105,8 @@ def simulate(
         process: the driving noise; one Hurst index.
         control: ``u(t, x, y)``, (*batch, D); the KL is the integral of u^2 / 2, exact because the
             control is constant over a step. None for the prior.
+        heun: read state-dependent diffusion as Stratonovich's.
+        segment: steps between two checkpoints of the backward pass (``probkit.sde.scan``).
     """
 
     def normal(*shape: int) -> Tensor:
@@ -103,25 +115,22 @@ def simulate(
     rates = process.rates.to(start)
     weights, size = process.weights.to(start), len(process.rates)
     values, vectors = torch.linalg.eigh(process.initial_covariance.to(start))
-    x = start
     y = normal(*start.shape, size) @ (vectors * values.clamp_min(0).sqrt()).mT
     slope = normal(*start.shape) * process.slope_variance.to(start).sqrt()
-    kl, path = start.new_zeros(start.shape[:-1]), [x]
-    known: dict[float, StepMatrices] = {}
-    for t, h in zip(times[:-1], times.diff().tolist(), strict=True):
-        h = round(h, 12)
-        if h not in known:
-            known = {h: step_matrices(rates, h)}
+    lengths = [round(h, 12) for h in times.diff().tolist()]
+    known = {h: step_matrices(rates, h) for h in set(lengths)}
+
+    def step(n: int, states: tuple[Tensor, ...], white: Tensor) -> Any:
+        x, y, kl = states
+        t = times[n]
         u = None if control is None else control(t, x, y)
         if u is not None:
-            kl = kl + 0.5 * u.square().sum(-1) * h
-        x, y = advance(
-            *(x, y, slope, normal(*start.shape, size), drift(t, x)),
-            partial(diffusion, t),
-            weights,
-            known[h],
-            u,
-            heun,
-        )
-        path.append(x)
-    return torch.stack(path, -2), kl
+            kl = kl + 0.5 * u.square().sum(-1) * lengths[n]
+        terms = (drift(t, x), partial(diffusion, t), weights)
+        x, y = advance(x, y, slope, white, *terms, known[lengths[n]], u, heun)
+        return (x, y, kl), (x,)
+
+    white = normal(len(lengths), *start.shape, size)
+    states = (start, y, start.new_zeros(start.shape[:-1]))
+    (_, _, kl), (path,) = scan_steps(step, states, (white,), segment=segment)
+    return torch.cat([start[None], path]).movedim(0, -2), kl

@@ -31,13 +31,15 @@ def simulate_torchsde(
     *,
     dt: float,
     generator: torch.Generator,
+    control: Callable[[Tensor, Tensor, Tensor], Tensor] | None = None,
     method: str = "euler",
     adjoint: bool = False,
-) -> Float[Tensor, "S N D"]:
-    """Paths at the given times.
+) -> tuple[Float[Tensor, "S N D"], Float[Tensor, " S"]]:
+    """Paths at the given times, and the path KL of the control.
 
     Args:
         drift, diffusion: ``b(t, x)`` and ``s(t, x)``, (S, D).
+        control: ``u(t, x, y)``, (S, D); the integral of u^2 / 2 is one more state.
         dt: step of the scheme.
         method: of torchsde, for noise of general form: "euler", "heun", "midpoint".
         adjoint: solve the adjoint equation for gradients instead of going back through the steps.
@@ -74,12 +76,12 @@ def simulate_torchsde(
         ) from error
     count, dim = start.shape
     size = len(process.rates)
-    model = _Augmented(drift, diffusion, process, dim)
+    model = _Augmented(drift, diffusion, process, control, dim)
     values, vectors = torch.linalg.eigh(process.initial_covariance)
     normal = torch.randn(count, dim, size + 1, generator=generator, dtype=start.dtype)
     y = normal[..., 1:] @ (vectors * values.clamp_min(0).sqrt()).mT.to(start)
     slope = normal[..., 0] * process.slope_variance.sqrt()
-    state = torch.cat([start, y.flatten(1), slope], 1)
+    state = torch.cat([start, y.flatten(1), slope, slope.new_zeros(count, 1)], 1)
     entropy = int(torch.randint(2**31, (), generator=generator))
     noise = torchsde.BrownianInterval(
         t0=float(times[0]),
@@ -90,11 +92,11 @@ def simulate_torchsde(
     )
     solve = torchsde.sdeint_adjoint if adjoint else torchsde.sdeint
     path = solve(model, state, times.double(), bm=noise, dt=dt, method=method)
-    return path[..., :dim].movedim(0, 1)
+    return path[..., :dim].movedim(0, 1), path[-1, :, -1]
 
 
 class _Augmented(torch.nn.Module):
-    """Drift and diffusion of (X, Y, slope), as torchsde takes them."""
+    """Drift and diffusion of (X, Y, slope, path KL), as torchsde takes them."""
 
     noise_type = "general"
 
@@ -103,29 +105,36 @@ class _Augmented(torch.nn.Module):
         drift: Callable[[Tensor, Tensor], Tensor],
         diffusion: Callable[[Tensor, Tensor], Tensor],
         process: MarkovApproxFBM,
+        control: Callable[[Tensor, Tensor, Tensor], Tensor] | None,
         dim: int,
     ) -> None:
         super().__init__()
         self.sde_type = "ito"
         self.drift, self.diffusion, self.process, self.dim = drift, diffusion, process, dim
+        self.control = control
 
     def f(self, t: Tensor, state: Tensor) -> Tensor:
         """Drift of the augmented state."""
         x, y, slope = self._parts(state)
         rates, weights = self.process.rates, self.process.weights
-        moved = slope - (y * (weights * rates)).sum(-1)
+        moved, pulled = slope - (y * (weights * rates)).sum(-1), -rates * y
+        kl = torch.zeros_like(x[:, :1])
+        if self.control is not None:
+            u = self.control(t, x, y)
+            moved, pulled = moved + weights.sum(-1) * u, pulled + u[..., None]
+            kl = 0.5 * u.square().sum(-1, True)
         drift = self.drift(t, x) + self.diffusion(t, x) * moved
-        return torch.cat([drift, (-rates * y).flatten(1), torch.zeros_like(slope)], 1)
+        return torch.cat([drift, pulled.flatten(1), torch.zeros_like(slope), kl], 1)
 
     def g(self, t: Tensor, state: Tensor) -> Tensor:
         """Diffusion of the augmented state, (S, n, D)."""
         x, y, _ = self._parts(state)
         units = torch.eye(self.dim, dtype=state.dtype)
-        own = torch.diag_embed(self.diffusion(t, x) * self.process.weights.sum())
+        own = torch.diag_embed(self.diffusion(t, x) * self.process.weights.sum(-1))
         modes = units.repeat_interleave(y.shape[-1], 0).expand(len(x), -1, -1)
-        return torch.cat([own, modes, units.new_zeros(len(x), self.dim, self.dim)], 1)
+        return torch.cat([own, modes, units.new_zeros(len(x), self.dim + 1, self.dim)], 1)
 
     def _parts(self, state: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         size = len(self.process.rates)
-        x, slope = state[:, : self.dim], state[:, -self.dim :]
-        return x, state[:, self.dim : -self.dim].reshape(len(state), self.dim, size), slope
+        x, y, slope, _ = state.split([self.dim, self.dim * size, self.dim, 1], 1)
+        return x, y.reshape(len(state), self.dim, size), slope

@@ -19,6 +19,8 @@ Cost: K^2 a step.
 
 from __future__ import annotations
 
+from typing import Any
+
 import torch
 from jaxtyping import Float
 from torch import Tensor
@@ -79,6 +81,16 @@ class MarkovApproxFBM:
         ridge: float = 0.0,
     ) -> None:
         _check(num_steps, dt, kind, weights, rates, normalize)
+        self._settings: dict[str, Any] = {
+            "num_steps": num_steps,
+            "dt": dt,
+            "kind": kind,
+            "weights": weights,
+            "rates": rates,
+            "horizon": horizon,
+            "normalize": normalize,
+            "ridge": ridge,
+        }
         self.hurst = torch.as_tensor(hurst, dtype=torch.float64)
         self.kind, self.dt, self.num_steps = kind, float(dt), num_steps
         self.normalize = normalize
@@ -100,6 +112,16 @@ class MarkovApproxFBM:
             scale = mvn_variance(self.hurst)
             self.weights = self.weights / scale.sqrt()[..., None]
             self.slope_variance = self.slope_variance / scale
+
+    def with_hurst(self, hurst: float | Tensor) -> MarkovApproxFBM:
+        """The same approximation, with the same rates, of another Hurst index.
+
+        Example:
+            >>> process = MarkovApproxFBM(0.3, num_steps=100)
+            >>> bool((process.with_hurst(0.7).rates == process.rates).all())
+            True
+        """
+        return MarkovApproxFBM(hurst, **self._settings)
 
     @property
     def initial_covariance(self) -> Float[Tensor, "K K"]:

@@ -44,7 +44,7 @@ def test_bridge_reaches_the_exact_evidence(hurst):
     paths = MarkovGaussianGuide(sde, torch.zeros(1, 1, dtype=F64)).sample(400)
     times = torch.tensor([1.0, 2.0], dtype=F64)
     covariance = sde.process.covariance(times)
-    total = covariance[1, 1] + sde.noise**2
+    total = covariance[1, 1] + sde.likelihood.noise**2
     exact = -0.5 * torch.log(2 * math.pi * total)
     torch.testing.assert_close(paths.log_weight, exact.expand(400), rtol=0, atol=1e-9)
     sd = (covariance[0, 0] - covariance[0, 1] ** 2 / total).sqrt()
@@ -75,7 +75,7 @@ def test_several_observations_in_two_dimensions():
 
     mean = seen(torch.zeros(size, dtype=F64))
     slope = torch.func.jacfwd(seen)(torch.zeros(size, dtype=F64))
-    covariance = slope @ slope.mT + sde.noise**2 * torch.eye(6, dtype=F64)
+    covariance = slope @ slope.mT + sde.likelihood.noise**2 * torch.eye(6, dtype=F64)
     law = torch.distributions.MultivariateNormal(mean, covariance)
     exact = law.log_prob(y.flatten())
     torch.testing.assert_close(paths.log_weight, exact.expand(5), rtol=0, atol=1e-8)
@@ -109,7 +109,7 @@ def test_guide_is_a_pyro_guide():
     guide = MarkovGaussianGuide(sde, y)
     with pyro_seed(0):
         trace = pyro.poutine.trace(guide).get_trace(y)
-        model = pyro.poutine.trace(pyro.poutine.replay(sde.model, trace)).get_trace(y)
+        model = pyro.poutine.trace(pyro.poutine.replay(sde, trace)).get_trace(y)
         elbo = float(model.log_prob_sum() - trace.log_prob_sum())
     paths = guide.sample(2000)
     error = float(paths.log_weight.std()) / math.sqrt(sde.num_paths)
@@ -169,7 +169,7 @@ def test_bad_terms():
         FractionalSDE(
             lambda t, x: x, 1.0, process, dt=0.1, num_steps=10, observed=torch.tensor([11])
         )
-    with pytest.raises(ConfigurationError, match="one Hurst index"):
+    with pytest.raises(ConfigurationError, match="one for every coordinate"):
         both = MarkovApproxFBM(torch.tensor([0.3, 0.7], dtype=F64))
         FractionalSDE(lambda t, x: x, 1.0, both, **common)
 
@@ -189,7 +189,7 @@ def test_both_backends_have_the_same_law():
 
     generator = torch.Generator().manual_seed(0)
     ours, _ = simulate(drift, diffusion, process, times, start, generator=generator)
-    theirs = simulate_torchsde(
+    theirs, _ = simulate_torchsde(
         drift, diffusion, process, times, start, dt=0.02, generator=generator
     )
     first, second = ours[:, -1, 0].square(), theirs[:, -1, 0].square()
