@@ -47,11 +47,9 @@ class SDEPath(NamedTuple):
 
 
 class NoiseScale(NamedTuple):
-    """What depends on the Hurst index: weights of the modes, and the sd of the slope.
+    """What depends on the Hurst index: weights of the modes (K,), and the sd of the slope ().
 
-    Attributes:
-        weights: (K,), or (D, K) where every coordinate has its own index.
-        slope: (), or (D,).
+    Where every coordinate has its own index, (D, K) and (D,).
     """
 
     weights: Float[Tensor, "*dim K"]
