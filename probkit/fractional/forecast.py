@@ -12,7 +12,8 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from probkit.fractional.likelihood import filter_series, initial_state, make_step
+from probkit.fractional.batch_filter import filter_batch
+from probkit.fractional.likelihood import initial_state, make_step
 from probkit.fractional.series import Series
 from probkit.fractional.system import FractionalSystem
 
@@ -25,7 +26,7 @@ def forecast(
     system: FractionalSystem, scale: Float[Tensor, " S"], series: Series, gaps: Sequence[float]
 ) -> tuple[Float[Tensor, "T S"], Float[Tensor, "T S"]]:
     """Means and standard deviations of observations after each gap (in steps), draw by draw."""
-    pieces = filter_series(system, series)
+    pieces = filter_batch(system, series)
     C, _, _ = initial_state(system, series)
     mean, P = pieces.mean[0], pieces.covariance
     elapsed = series.elapsed[-1]
