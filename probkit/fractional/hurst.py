@@ -16,7 +16,7 @@ from torch import Tensor
 from probkit.errors import ConfigurationError, FitWarning, message
 from probkit.fractional.forecast import forecast, mixture_quantiles
 from probkit.fractional.grid import GridPosterior, grid_posterior
-from probkit.fractional.model import hurst_model
+from probkit.fractional.model import hurst_model, log_scale
 from probkit.fractional.series import Series, prepare_series
 from probkit.fractional.system import fractional_system
 from probkit.infer import HMC, NUTS, DrawsPosterior, FitResult, Laplace, Status, fit
@@ -232,7 +232,9 @@ class HurstModel:
 
     def _in_user_units(self, posterior: Any) -> DrawsPosterior:
         """Sites of the user: scale per unit of time, noise sd, reversion per unit of time."""
-        draws, step = posterior.draws, self.series_.step
+        draws, step = dict(posterior.draws), self.series_.step
+        if "scale_offset" in draws:
+            draws["log_scale"] = log_scale(self.series_, draws)
         if self._single:
             draws = {k: v[..., 0] if v.dim() == 3 else v for k, v in draws.items()}
         hurst = draws["hurst"]

@@ -8,9 +8,17 @@ import torch
 from probkit.errors import NotPositiveDefiniteError
 from probkit.fractional import batch_filter, native_filter, series_log_likelihood
 from probkit.fractional.batch_filter import filter_batch
-from probkit.fractional.likelihood import filter_quickly, filter_series
+from probkit.fractional.likelihood import (
+    filter_quickly,
+    filter_series,
+    initial_state,
+    make_step,
+)
+from probkit.fractional.model import hurst_model, log_scale
 from probkit.fractional.series import prepare_series
 from probkit.fractional.system import FractionalSystem, fractional_system
+from probkit.infer.potential import flat_potential
+from probkit.infer.pyro_data import ModelArguments
 from probkit.statespace.fractional_noise import sample_fgn
 
 F64 = {"dtype": torch.float64}
@@ -109,7 +117,7 @@ def test_a_variance_that_is_not_positive_is_named():
     series = example("increments", False, False)
     system = fractional_system(torch.tensor(0.3, **F64), torch.tensor(-9.0, **F64), None, 40)
     with pytest.raises(NotPositiveDefiniteError, match="observation 0"):
-        filter_quickly(FractionalSystem(*system), series)
+        filter_quickly(FractionalSystem(*system), series, torch.ones((), **F64))
 
 
 def test_without_a_compiler_torch_filters(monkeypatch):
@@ -156,3 +164,54 @@ def test_without_a_compiler_torch_filters_a_batch(monkeypatch):
     expected = filter_batch(system, series)
     monkeypatch.setattr(batch_filter, "_library", lambda: None)
     torch.testing.assert_close(filter_batch(system, series).quadratic, expected.quadratic)
+
+
+@needs_compiler
+def test_the_potential_is_a_short_graph_with_the_score_of_torch():
+    series = example("levels", True, True)
+    potential = flat_potential(
+        hurst_model(series, noise=True, reversion=False), ModelArguments.of(None), torch.Generator()
+    )
+    nodes = list(potential.graph.graph.nodes)
+    assert [str(node.target) for node in nodes].count("probkit.fractional_filter.default") == 1
+    assert len(nodes) < 800
+    point, step = torch.tensor([0.3, 0.1, -0.5], **F64), 1e-6 * torch.eye(3, **F64)
+    value, gradient = potential.value_and_gradient(
+        torch.cat([point[None], point + step, point - step])
+    )
+    slope = (value[1:4] - value[4:]) / 2e-6
+    torch.testing.assert_close(slope, gradient[0], rtol=1e-5, atol=1e-5)
+    torch.testing.assert_close(potential.value_and_gradient_at(point)[0], value[0])
+
+
+@needs_compiler
+def test_given_the_best_scale_the_likelihood_is_the_profile():
+    series = example("increments", False, False)
+    p = parameters()[:3]
+    system = fractional_system(p[0], p[2].exp(), None, series.span)
+    profile = filter_quickly(system, series, None)
+    pieces = filter_series(system, series)
+    expected = 2 * (pieces.log_variance + 40 * pieces.quadratic.sum().log())
+    torch.testing.assert_close(profile, expected)
+    draws = {"hurst": p[0][None], "log_noise": p[2][None], "scale_offset": torch.ones(1, **F64)}
+    scale = log_scale(series, draws)
+    torch.testing.assert_close(scale[0], 1 + 0.5 * torch.log(pieces.quadratic.sum() / 80))
+
+
+@needs_compiler
+def test_the_operator_keeps_the_rules_of_torch():
+    series = example("levels", False, True)
+    system = fractional_system(*(torch.tensor(x, **F64) for x in (0.4, 0.2)), None, series.span)
+    C, mean, P = initial_state(system, series)
+    step = make_step(system, C, 1.0, False)
+    points = [
+        x[None].expand(3, *x.shape).contiguous()
+        for x in (step.a[None], step.Q[None], C[None], system.noise, mean, P, torch.ones((), **F64))
+    ]
+    seen = series.gaps.new_tensor(series.elapsed)
+    data = (seen, series.gap_index, series.observed, series.values.mT.contiguous(), False)
+    torch.library.opcheck(
+        torch.ops.probkit.fractional_filter.default,
+        (*points, *data),
+        test_utils=("test_schema", "test_faketensor"),
+    )
