@@ -4,6 +4,7 @@ import math
 
 import pytest
 import torch
+from torch.fx.experimental.proxy_tensor import make_fx
 
 from probkit.errors import NotPositiveDefiniteError
 from probkit.fractional import batch_filter, native_filter, series_log_likelihood
@@ -14,11 +15,9 @@ from probkit.fractional.likelihood import (
     initial_state,
     make_step,
 )
-from probkit.fractional.model import hurst_model, log_scale
+from probkit.fractional.model import log_scale
 from probkit.fractional.series import prepare_series
 from probkit.fractional.system import FractionalSystem, fractional_system
-from probkit.infer.potential import flat_potential
-from probkit.infer.pyro_data import ModelArguments
 from probkit.statespace.fractional_noise import sample_fgn
 
 F64 = {"dtype": torch.float64}
@@ -167,21 +166,24 @@ def test_without_a_compiler_torch_filters_a_batch(monkeypatch):
 
 
 @needs_compiler
-def test_the_potential_is_a_short_graph_with_the_score_of_torch():
+@pytest.mark.parametrize("profile", [False, True])
+def test_maps_and_first_derivatives_take_one_operator(profile):
     series = example("levels", True, True)
-    potential = flat_potential(
-        hurst_model(series, noise=True, reversion=False), ModelArguments.of(None), torch.Generator()
-    )
-    nodes = list(potential.graph.graph.nodes)
-    assert [str(node.target) for node in nodes].count("probkit.fractional_filter.default") == 1
-    assert len(nodes) < 800
-    point, step = torch.tensor([0.3, 0.1, -0.5], **F64), 1e-6 * torch.eye(3, **F64)
-    value, gradient = potential.value_and_gradient(
-        torch.cat([point[None], point + step, point - step])
-    )
-    slope = (value[1:4] - value[4:]) / 2e-6
-    torch.testing.assert_close(slope, gradient[0], rtol=1e-5, atol=1e-5)
-    torch.testing.assert_close(potential.value_and_gradient_at(point)[0], value[0])
+
+    def value(h):
+        system = fractional_system(h, 0.5 * torch.ones_like(h), None, series.span)
+        return filter_quickly(system, series, None if profile else 2 * torch.ones_like(h))
+
+    graph = make_fx(torch.func.functionalize(torch.func.grad(value)))(torch.tensor(0.4, **F64))
+    targets = [str(node.target) for node in graph.graph.nodes]
+    assert targets.count("probkit.fractional_filter.default") == 1
+    hurst = torch.tensor([0.2, 0.7], **F64)
+    slopes, values = torch.func.vmap(torch.func.grad_and_value(value))(hurst)
+    for h, slope, found in zip(hurst, slopes, values, strict=True):
+        h = h.clone().requires_grad_()
+        expected = value(h)
+        torch.testing.assert_close(found, expected.detach())
+        torch.testing.assert_close(slope, torch.autograd.grad(expected, h)[0])
 
 
 @needs_compiler
