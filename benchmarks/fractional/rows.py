@@ -1,5 +1,13 @@
 """All rows of the fractional family; importing this module registers them."""
 
-from benchmarks.fractional import filtering, hurst, paths, process, sampling, volatility
+from benchmarks.fractional import (
+    encoder,
+    filtering,
+    hurst,
+    paths,
+    process,
+    sampling,
+    volatility,
+)
 
-__all__ = ["filtering", "hurst", "paths", "process", "sampling", "volatility"]
+__all__ = ["encoder", "filtering", "hurst", "paths", "process", "sampling", "volatility"]

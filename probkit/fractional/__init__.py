@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from probkit.fractional.control import ControlGuide, ControlPaths
+from probkit.fractional.encoder import HurstEncoder
 from probkit.fractional.guide import GuidePaths, MarkovGaussianGuide
 from probkit.fractional.hurst import HurstModel
 from probkit.fractional.model import hurst_model, series_log_likelihood
@@ -14,6 +15,7 @@ __all__ = [
     "ControlPaths",
     "FractionalSDE",
     "GuidePaths",
+    "HurstEncoder",
     "HurstModel",
     "MarkovApproxFBM",
     "MarkovGaussianGuide",
