@@ -30,7 +30,7 @@ def posteriors(context: Context) -> Iterator[Line]:
     count, size = context.size(200, 10), context.size(1000, 200)
     for position, hurst in enumerate(INDICES):
         y = sample_fgn(hurst, size, count, seed=100 + position)
-        model = HurstModel("increments", noise=False, grid_size=301).fit(y)
+        model = HurstModel("increments", noise=False, grid_size=201).fit(y)
         grid, weight = model.grid_.hurst, model.grid_.weight
         ours, exact = weight @ grid, _exact(y, grid).softmax(-1) @ grid
         error = _rmse(ours, hurst)

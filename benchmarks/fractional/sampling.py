@@ -28,7 +28,7 @@ def sampling(context: Context) -> Iterator[Line]:
     noise = torch.randn(size, generator=generator, dtype=F64)
     y = sample_fgn(HURST, size, 1, seed=0)[0].cumsum(0) + math.sqrt(NOISE) * noise
     mean, sd = dense_posterior(y, HurstModel("levels").fit(y))
-    draws = context.size(500, 40)
+    draws = context.size(300, 40)
     engines: dict[str, Any] = {
         "nuts": NUTS(num_samples=draws, num_warmup=draws // 2, num_chains=4, full_mass=True),
         "hmc": HMC(num_samples=draws, num_warmup=draws // 2, num_chains=8, dense_mass=True),
