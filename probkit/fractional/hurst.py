@@ -14,14 +14,17 @@ import torch
 from torch import Tensor
 
 from probkit.errors import ConfigurationError, FitWarning, message
+from probkit.fractional.figures import plot_hurst
 from probkit.fractional.forecast import forecast, mixture_quantiles
 from probkit.fractional.grid import GridPosterior, grid_posterior
 from probkit.fractional.model import hurst_model
 from probkit.fractional.series import Series, prepare_series
-from probkit.fractional.system import fractional_system
+from probkit.fractional.simulate import sample_futures, sample_series
+from probkit.fractional.system import FractionalSystem, fractional_system
+from probkit.fractional.variogram import Variogram, sample_variogram
 from probkit.infer import HMC, NUTS, DrawsPosterior, FitResult, Laplace, Status, fit
 from probkit.infer.provenance import data_digest, provenance
-from probkit.random import as_generator
+from probkit.random import Seed, as_generator
 
 __all__ = ["HurstModel"]
 
@@ -94,6 +97,7 @@ class HurstModel:
         self.kind, self.noise, self.reversion = kind, noise, reversion
         self.grid_size, self.num_samples, self.engine = grid_size, num_samples, engine
         self.seed = seed
+        self.grid_: GridPosterior | None = None
 
     def fit(self, y: Any, times: Any = None) -> HurstModel:
         """Fit to one series (N,) or R series (R, N) of the same times.
@@ -108,7 +112,7 @@ class HurstModel:
         values = torch.as_tensor(np.asarray(y, dtype=np.float64))
         grid = None if times is None else torch.as_tensor(np.asarray(times, dtype=np.float64))
         self.series_ = prepare_series(values, grid, self.kind)
-        self._single = values.dim() == 1
+        self._single, self.grid_ = values.dim() == 1, None
         if self.engine is None:
             self.result_ = self._fit_grid(values, grid)
         else:
@@ -137,28 +141,61 @@ class HurstModel:
         Raises:
             ConfigurationError: times that do not follow the data.
         """
-        points = torch.as_tensor(np.asarray(times, dtype=np.float64)).reshape(-1)
-        before = points.new_tensor([self.series_.last_time])
-        gaps = torch.cat([before, points]).diff() / self.series_.step
-        if not bool((gaps > 0).all()):
-            raise ConfigurationError(
-                message(
-                    "Forecasts are for increasing times after the data",
-                    where="times",
-                    got=points.tolist()[:3],
-                    expected=f"> {self.series_.last_time}",
-                )
-            )
-        one = self._one(series)
-        draws = self._step_units(series)
-        system = fractional_system(draws["hurst"], draws["noise"], draws.get("rate"), one.span)
-        mean, sd = forecast(system, draws["scale"], one, gaps.tolist())
+        gaps, one = self._gaps(times), self._one(series)
+        mean, sd = forecast(*self._systems(series), one, gaps)
         spread = (sd.square().mean(-1) + mean.var(-1, unbiased=False)).sqrt()
         return {
             "mean": mean.mean(-1),
             "sd": spread,
             "quantiles": mixture_quantiles(mean, sd, quantiles),
         }
+
+    def sample(
+        self, times: Any, *, num_samples: int = 100, seed: Seed = 0, series: int = 0
+    ) -> Tensor:
+        """Joint draws of the observations at future times, (num_samples, T), as for predict.
+
+        Raises:
+            ConfigurationError: times that do not follow the data.
+        """
+        gaps, generator = self._gaps(times), as_generator(seed)
+        systems = self._systems(series, num_samples, generator)
+        return sample_futures(*systems, self._one(series), gaps, generator).mT
+
+    def replicate(self, *, num_samples: int = 100, seed: Seed = 0, series: int = 0) -> Tensor:
+        """Series like the data, drawn from the fitted model, (num_samples, T).
+
+        They are at the times of the data; of levels all but the first, which they start from.
+        """
+        generator = as_generator(seed)
+        systems = self._systems(series, num_samples, generator)
+        return sample_series(*systems, self._one(series), generator).mT
+
+    def variogram(self, *, num_samples: int = 100, seed: Seed = 0, series: int = 0) -> Variogram:
+        """Mean squared change by lag: of the data, and of :meth:`replicate`.
+
+        A model that fits has the data inside the spread of the replicates at every lag.
+        """
+        one = self._one(series)
+        drawn = self.replicate(num_samples=num_samples, seed=seed, series=series).mT
+        lags, data = sample_variogram(one, one.values.mT)
+        return Variogram(lags * one.step, data[:, 0], sample_variogram(one, drawn)[1])
+
+    def plot(
+        self, path: str | Path, *, what: str = "forecast", times: Any = None, series: int = 0
+    ) -> Path:
+        """One figure: the "forecast", the "posterior" of the Hurst index, or the "variogram".
+
+        Args:
+            path: the file; its suffix decides the format.
+            what: to draw.
+            times: of the forecast; by default a fifth of the data's span.
+            series: which of a batch.
+
+        Raises:
+            ConfigurationError: an unknown figure.
+        """
+        return plot_hurst(self, path, what, times, series)
 
     def compare(self, hurst: float = 0.5) -> Tensor:
         """Log Bayes factor of a free Hurst index against a fixed one, for every series.
@@ -172,7 +209,7 @@ class HurstModel:
             True
         """
         options: dict[str, Any] = {"noise": self.noise, "reversion": self.reversion}
-        free = grid_posterior(self.series_, size=self.grid_size, **options)
+        free = self.grid_ or grid_posterior(self.series_, size=self.grid_size, **options)
         fixed = grid_posterior(self.series_, size=1, hurst=hurst, **options)
         return free.log_evidence - fixed.log_evidence
 
@@ -255,6 +292,33 @@ class HurstModel:
         if "reversion" in flat:
             found["rate"] = flat["reversion"] * step
         return found
+
+    def _systems(
+        self, series: int, num: int | None = None, generator: torch.Generator | None = None
+    ) -> tuple[FractionalSystem, Tensor]:
+        """Systems and scales of all draws, or of some of them, drawn again."""
+        draws = self._step_units(series)
+        if num is not None:
+            index = torch.randint(0, len(draws["hurst"]), (num,), generator=generator)
+            draws = {name: value[index] for name, value in draws.items()}
+        span = self.series_.span
+        system = fractional_system(draws["hurst"], draws["noise"], draws.get("rate"), span)
+        return system, draws["scale"]
+
+    def _gaps(self, times: Any) -> list[float]:
+        points = torch.as_tensor(np.asarray(times, dtype=np.float64)).reshape(-1)
+        before = points.new_tensor([self.series_.last_time])
+        gaps = torch.cat([before, points]).diff() / self.series_.step
+        if not bool((gaps > 0).all()):
+            raise ConfigurationError(
+                message(
+                    "Forecasts are for increasing times after the data",
+                    where="times",
+                    got=points.tolist()[:3],
+                    expected=f"> {self.series_.last_time}",
+                )
+            )
+        return gaps.tolist()
 
     def _one(self, index: int) -> Series:
         s = self.series_
