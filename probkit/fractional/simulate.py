@@ -13,7 +13,8 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from probkit.fractional.likelihood import Step, filter_series, initial_state, make_step
+from probkit.fractional.forecast import EndState
+from probkit.fractional.likelihood import Step, get_loadings, initial_state, make_step
 from probkit.fractional.series import Series
 from probkit.fractional.system import FractionalSystem
 
@@ -26,18 +27,17 @@ _KEPT = 64
 def sample_futures(
     system: FractionalSystem,
     scale: Float[Tensor, " S"],
-    series: Series,
+    end: EndState,
     gaps: Iterable[float],
     generator: torch.Generator,
 ) -> Float[Tensor, "T S"]:
     """Observations after each gap (in steps) that follows the data, jointly, one path a draw."""
-    pieces = filter_series(system, series)
-    state = _draw_state(pieces.mean[0], pieces.covariance, scale, generator)
-    elapsed, steps = series.elapsed[-1], []
+    state = _draw_state(end.mean, end.covariance, scale, generator)
+    elapsed, steps = end.elapsed, []
     for gap in gaps:
         elapsed += gap
-        steps.append((gap, gap if series.increments else elapsed))
-    return _walk(system, scale, series, state, steps, generator)
+        steps.append((gap, gap if end.increments else elapsed))
+    return _walk(system, scale, end.increments, state, steps, generator)
 
 
 def sample_series(
@@ -51,26 +51,26 @@ def sample_series(
     state = _draw_state(mean[0], covariance, scale, generator)
     gaps = series.gaps.tolist()
     seen = gaps if series.increments else series.elapsed
-    return _walk(system, scale, series, state, zip(gaps, seen, strict=True), generator)
+    return _walk(system, scale, series.increments, state, zip(gaps, seen, strict=True), generator)
 
 
 def _walk(
     system: FractionalSystem,
     scale: Tensor,
-    series: Series,
+    increments: bool,
     state: Tensor,
     steps: Iterable[tuple[float, float]],
     generator: torch.Generator,
 ) -> Tensor:
     """``steps`` are lengths with the loading of the slope on the observation after them."""
-    C, _, _ = initial_state(system, series)
+    C = get_loadings(system, increments)
     known: dict[float, tuple[Step, Tensor]] = {}
     values = []
     for gap, seen in steps:
         if gap not in known:
             if len(known) >= _KEPT:
                 known.clear()
-            step = make_step(system, C, gap, series.increments)
+            step = make_step(system, C, gap, increments)
             known[gap] = (step, _root(step.Q) * scale[:, None, None])
         step, root = known[gap]
         moved = (root @ _normal(state.shape, generator)[..., None])[..., 0]
