@@ -6,6 +6,7 @@ import importlib
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from types import ModuleType
+from typing import Any
 
 import numpy as np
 import torch
@@ -13,7 +14,7 @@ from torch import Tensor
 
 from probkit.dataset_names import DATASETS, WHOLE
 from probkit.errors import DataError, DependencyError, message
-from probkit.io import Table, table_from_arrays
+from probkit.io import Table, table_from_arrays, table_from_frame
 from probkit.random import Seed, as_generator
 
 __all__ = ["DATASETS", "WHOLE", "holdout", "load_dataset"]
@@ -143,6 +144,34 @@ def _elnino() -> Table:
     return table_from_arrays(values, coordinates, target="temperature", name="elnino")
 
 
+def _sp500_volatility() -> Table:
+    prices = _package("arch.data.sp500").load()
+    log = {name: np.log(prices[name].to_numpy()) for name in ("Open", "High", "Low", "Close")}
+    span, move = log["High"] - log["Low"], log["Close"] - log["Open"]
+    # Garman & Klass, Journal of Business 53 (1980): the variance of a day from its four prices
+    variance = 0.5 * span**2 - (2 * np.log(2) - 1) * move**2
+    return _market(prices.index, 0.5 * np.log(variance), "log_volatility", "sp500_volatility")
+
+
+def _vix() -> Table:
+    frame = _package("arch.data.vix").load()
+    return _market(frame.index, np.log(frame["vix"].to_numpy()), "log_vix", "vix")
+
+
+def _market(dates: Any, values: np.ndarray, target: str, name: str) -> Table:
+    """A daily series by its number of the trading day, and by date."""
+    import pandas as pd
+
+    day = np.arange(float(len(values)))
+    frame = pd.DataFrame({"trading_day": day, "date": np.asarray(dates), target: values})
+    return table_from_frame(frame, target=target, name=name, drop_missing=False)
+
+
+def _nile() -> Table:
+    frame = _package("statsmodels.datasets.nile").load_pandas().data
+    return table_from_frame(frame.astype(float), target="volume", name="nile")
+
+
 _LOADERS: dict[str, Callable[[], Table]] = {
     "sst": _sst,
     "kinetic": _tensorly(
@@ -151,4 +180,7 @@ _LOADERS: dict[str, Callable[[], Table]] = {
     "il2": _tensorly("IL2data", ("ligand", "time", "dose", "cell"), "response"),
     "indian_pines": _tensorly("indian_pines", ("row", "column", "band"), "reflectance"),
     "elnino": _elnino,
+    "sp500_volatility": _sp500_volatility,
+    "vix": _vix,
+    "nile": _nile,
 }

@@ -7,6 +7,7 @@ report in the same form. The record of a run is a dictionary with any of these k
     study       {"family", "command"}: what can draw the figures again
     data        {name: value}: source, number of entries, target, coordinates
     held_out    {label: what was held out}
+    estimates   {unknown: {"mean", "sd" or another column: value}}
     scores      {label: {name of model or baseline: {score: value}}}
     status      {"name", "message", "remedy", "detail"}, perhaps with a "verdict" and "reasons"
     ranks       list of integers, or {mode: rank}
@@ -286,7 +287,7 @@ def _interpolate(
 def _markdown(record: Mapping[str, Any]) -> str:
     parts = [f"# {record.get('title', 'Report')}\n"]
     parts += [_pairs_section("Data", record.get("data"))]
-    parts += [_status(record.get("status")), _scores(record)]
+    parts += [_status(record.get("status")), _estimates(record.get("estimates")), _scores(record)]
     ranks = record.get("ranks")
     if isinstance(ranks, list):
         ranks = {f"mode {k}": rank for k, rank in enumerate(ranks)}
@@ -309,6 +310,10 @@ def _status(status: Mapping[str, Any] | None) -> str:
     return "## Status\n\n" + "\n\n".join(lines) + "\n"
 
 
+def _estimates(estimates: Mapping[str, Mapping[str, Any]] | None) -> str:
+    return f"## Estimates\n\n{_rows(estimates)}" if estimates else ""
+
+
 def _scores(record: Mapping[str, Any]) -> str:
     scores = record.get("scores") or {}
     held_out = record.get("held_out") or {}
@@ -318,11 +323,15 @@ def _scores(record: Mapping[str, Any]) -> str:
         if label in held_out:
             parts.append(f"Held out: {held_out[label]}.\n")
         rows = scores.get(label) or {}
-        columns = list(dict.fromkeys(name for row in rows.values() for name in row))
-        if columns:
-            body = [[name, *(_number(row.get(c)) for c in columns)] for name, row in rows.items()]
-            parts.append(_table(["", *columns], body))
+        if any(rows.values()):
+            parts.append(_rows(rows))
     return "\n".join(parts)
+
+
+def _rows(rows: Mapping[str, Mapping[str, Any]]) -> str:
+    columns = list(dict.fromkeys(name for row in rows.values() for name in row))
+    body = [[name, *(_number(row.get(c)) for c in columns)] for name, row in rows.items()]
+    return _table(["", *columns], body)
 
 
 def _figures(figures: Mapping[str, Any] | None) -> str:
