@@ -29,7 +29,7 @@ def read(path: Path) -> dict[str, Any]:
 def write_row(
     path: Path, row: str, lines: list[dict[str, Any]], seconds: float, machine: str
 ) -> None:
-    """Put the lines of one row into the file, by way of a second file: a kill leaves the old one."""
+    """Put the lines of one row into the file; a kill in between leaves the old file."""
     entries = read(path)
     entries[row] = {
         "date": datetime.now(UTC).date().isoformat(),
