@@ -128,7 +128,7 @@ class FractionalSDE(PyroModule):
         values, vectors = torch.linalg.eigh(hurst.initial_covariance)
         self.start_root = vectors * values.clamp_min(0).sqrt()
         like = hurst.rates
-        self._check_terms(like.new_zeros(()), like.new_zeros(2, dim))
+        self.check_terms(like.new_zeros(()), like.new_zeros(2, dim))
 
     @property
     def process(self) -> MarkovApproxFBM:
@@ -218,7 +218,8 @@ class FractionalSDE(PyroModule):
             law = as_event(self.likelihood(path.x[..., self.observed, :]), 1)
             pyro.sample("y", law, obs=y.expand(law.batch_shape + law.event_shape))
 
-    def _check_terms(self, t: Tensor, x: Tensor) -> None:
+    def check_terms(self, t: Tensor, x: Tensor) -> None:
+        """Refuse a drift or diffusion of the wrong shape or sign at x (*batch, D)."""
         for name, term in (("drift", self.drift(t, x)), ("diffusion", self.diffusion(t, x))):
             if term.shape != x.shape:
                 raise ShapeError(
