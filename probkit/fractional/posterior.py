@@ -16,8 +16,8 @@ from jaxtyping import Float
 from torch import Tensor
 
 from probkit.errors import ConfigurationError, message
+from probkit.fractional.batch_filter import filter_batch
 from probkit.fractional.forecast import EndState, forecast, mixture_quantiles
-from probkit.fractional.likelihood import filter_series
 from probkit.fractional.series import Series
 from probkit.fractional.simulate import sample_futures
 from probkit.fractional.system import FractionalSystem, fractional_system
@@ -178,7 +178,7 @@ class HurstPosterior(DrawsPosterior):
                     )
                 )
             one = select_series(self._series, series)
-            pieces = filter_series(self.systems(series)[0], one)
+            pieces = filter_batch(self.systems(series)[0], one)
             mean = pieces.mean[0]
             self._ends[series] = EndState(
                 mean, pieces.covariance, self.clock.elapsed, self.clock.increments
