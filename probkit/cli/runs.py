@@ -22,7 +22,7 @@ def report(
     path = directory / "report.json"
     try:
         record = json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError) as error:
+    except (OSError, ValueError, RecursionError) as error:
         raise DataError(
             message(
                 "there is no readable report",
@@ -43,4 +43,15 @@ def report(
     if as_json:
         typer.echo(json.dumps(record, indent=2, ensure_ascii=False))
         return
-    typer.echo(write_report(directory, record).read_text(encoding="utf-8"))
+    try:
+        written = write_report(directory, record)
+    except Exception as error:  # a record that was altered by hand can fail in any way
+        raise DataError(
+            message(
+                f"the report has sections of another type: {error}",
+                where="directory",
+                got=str(path),
+                expected="a report.json as probkit writes it",
+            )
+        ) from error
+    typer.echo(written.read_text(encoding="utf-8"))
