@@ -160,20 +160,20 @@ def pickled_array(data: bytes, code: bytes) -> bytes:
 
 def cells(data: bytes, random: Random) -> bytes:
     """Change one cell, or the shape, of a CSV text."""
-    rows = [line.split(",") for line in data.decode().splitlines()]
+    rows = [line.split(",") for line in data.decode().splitlines() if line]
     row = random.choice(rows)
     place = random.randrange(len(row))
     junk = ["", "nan", "inf", "-1e400", "x", '"', '"a,b"', "2020-13-45", "1e5000", "\x00", "é" * 9]
     kind = random.randrange(5)
     if kind == 0:
-        del row[place:]
+        del row[place + 1 :]
     elif kind == 1:
         row.append(random.choice(junk))
     elif kind == 2:
         for other in rows[1:]:
-            other[place if place < len(other) else -1] = random.choice(junk)
+            other[min(place, len(other) - 1)] = random.choice(junk)
     elif kind == 3:
-        rows[0][place if place < len(rows[0]) else -1] = random.choice(["", rows[0][0], "y", "1"])
+        rows[0][min(place, len(rows[0]) - 1)] = random.choice(["", rows[0][0], "y", "1"])
     else:
         row[place] = random.choice(junk)
     return "\n".join(",".join(r) for r in rows).encode()
