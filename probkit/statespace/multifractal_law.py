@@ -146,7 +146,7 @@ def sample_multifractional(
     return (torch.linalg.cholesky(steps) @ white).cumsum(0).mT
 
 
-class _shape_function:  # noqa: N801 - a function with parameters
+class _shape_function:
     """G for the Mandelbrot-Van Ness scale."""
 
     def __init__(self, left: Tensor, right: Tensor) -> None:
