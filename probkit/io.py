@@ -16,7 +16,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from probkit.errors import DataError, DependencyError, message
+from probkit.errors import DataError, DependencyError, ProbkitError, message
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -136,6 +136,15 @@ def table_from_frame(
                 remedy="name the columns with inputs and target",
             )
         )
+    if not chosen:
+        raise DataError(
+            message(
+                "The table has no coordinates",
+                where=name,
+                got="columns " + ", ".join(frame.columns),
+                expected="a column besides the target",
+            )
+        )
     columns, kinds, levels = [], [], {}
     for column in chosen:
         values, kind, names = _coordinate(frame[column], column, name)
@@ -218,12 +227,23 @@ def _pandas() -> Any:
 def _read_frame(path: Path, target: str | None, keep_index: bool = False) -> tuple[Any, str | None]:
     pd = _pandas()
     suffix = path.suffix.lower()
-    if suffix in (".csv", ".txt"):
-        return pd.read_csv(path), None
-    if suffix in (".parquet", ".pq"):
-        return pd.read_parquet(path), None
-    if suffix in (".nc", ".nc4", ".cdf"):
-        return _read_netcdf(path, target, keep_index)
+    try:
+        if suffix in (".csv", ".txt"):
+            return pd.read_csv(path), None
+        if suffix in (".parquet", ".pq"):
+            return pd.read_parquet(path), None
+        if suffix in (".nc", ".nc4", ".cdf"):
+            return _read_netcdf(path, target, keep_index)
+    except (ProbkitError, ImportError):
+        raise
+    except Exception as error:  # of the parsers, which promise no type for damaged files
+        raise DataError(
+            message(
+                f"The file cannot be read: {error}",
+                where=str(path),
+                expected=f"a {suffix} file that is whole",
+            )
+        ) from error
     raise DataError(
         message(
             "Unknown file format",

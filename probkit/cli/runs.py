@@ -33,7 +33,18 @@ def report(
         figures = record.get("figures")
         old = figures if isinstance(figures, dict) else {}
         record["figures"] = {**old, **relative_figures(drawn, directory)}
-    yield write_report(directory, record).read_text(encoding="utf-8")
+    try:
+        written = write_report(directory, record)
+    except Exception as error:  # a record that was altered by hand can fail in any way
+        raise DataError(
+            message(
+                f"the report has sections of another type: {error}",
+                where="directory",
+                got=str(directory / "report.json"),
+                expected="a report.json as probkit writes it",
+            )
+        ) from error
+    yield written.read_text(encoding="utf-8")
     return record
 
 
@@ -41,7 +52,7 @@ def _read(directory: Path) -> dict[str, Any]:
     path = directory / "report.json"
     try:
         record = json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError) as error:
+    except (OSError, ValueError, RecursionError) as error:
         raise DataError(
             message(
                 "there is no readable report",

@@ -196,7 +196,7 @@ def parse_bounds(text: str) -> list[list[float]]:
         else:
             pairs = [part.split(",") for part in text.split(";")]
         bounds = [[float(low), float(high)] for low, high in pairs]
-    except (OSError, ValueError, TypeError) as error:
+    except (OSError, ValueError, TypeError, RecursionError) as error:
         raise ConfigurationError(
             message(
                 "Unreadable bounds",

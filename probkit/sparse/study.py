@@ -37,6 +37,8 @@ __all__ = ["IRSStudy", "ProblemFile", "RecoverStudy", "channel_coverage", "read_
 _DRAWS, _LEVEL = 200, 0.9
 # scales start at 1, far from these data's units: the authors' 150 steps do not converge at low SNR
 _SETTINGS: dict[str, dict[str, Any]] = {"paper_pattern_coupled": {"max_steps": 600}}
+# numbers that both numpy and torch know
+_DTYPES = frozenset(map(np.dtype, "?bBhHiIlLefdFD"))
 
 
 class ProblemFile(NamedTuple):
@@ -60,9 +62,9 @@ def read_problem(path: str | Path) -> ProblemFile:
             arrays = {name: stored[name] for name in stored.files}
     except FileNotFoundError as error:
         raise DataError(message("There is no such file", where="DATA", got=str(path))) from error
-    except (ValueError, OSError, AttributeError, TypeError) as error:
+    except Exception as error:  # of zip, zlib and numpy, which promise no type for damaged files
         raise DataError(
-            message("Not an npz file of plain arrays", where="DATA", got=str(path))
+            message("Not an npz file of plain arrays", where="DATA", got=f"{path} ({error})")
         ) from error
     names = sorted(
         (n for n in arrays if n.startswith("A_") and n[2:].isdigit()), key=lambda n: int(n[2:])
@@ -77,7 +79,19 @@ def read_problem(path: str | Path) -> ProblemFile:
                 remedy="numpy.savez(path, y=y, A_1=first, A_2=second)",
             )
         )
-    noise = float(arrays["noise"]) if "noise" in arrays else None
+    bad = [name for name, a in arrays.items() if a.dtype not in _DTYPES or not a.size]
+    given = arrays.get("noise", np.ones(()))
+    bad += [] if given.size == 1 and given.dtype.kind != "c" else ["noise"]
+    if bad:
+        raise DataError(
+            message(
+                "Not an array of numbers, or not one number",
+                where=f"DATA, {bad[0]}",
+                got=f"{arrays[bad[0]].dtype}, shape {arrays[bad[0]].shape}",
+                expected="real or complex numbers; one real number for noise",
+            )
+        )
+    noise = float(arrays["noise"].item()) if "noise" in arrays else None
     x = torch.as_tensor(arrays["x"]) if "x" in arrays else None
     return ProblemFile(
         torch.as_tensor(arrays["y"]), [torch.as_tensor(arrays[n]) for n in names], noise, x
