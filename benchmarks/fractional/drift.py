@@ -8,6 +8,7 @@ from collections.abc import Iterator
 from typing import NamedTuple
 
 import torch
+from pyro.nn import PyroModule
 from torch import Tensor
 
 from benchmarks.frame import Context, Line, row
@@ -137,7 +138,7 @@ def learn(case: Case, steps: int) -> FractionalSDE:
     return marginal.sde_at(result.posterior.mean())
 
 
-class Shared(torch.nn.Module):
+class Shared(PyroModule):
     """One drift for coordinates that are paths of their own."""
 
     def __init__(self, drift: NeuralDrift) -> None:
@@ -199,7 +200,7 @@ def double_well(context: Context) -> Iterator[Line]:
         yield Line(f"gain_{hurst}", "ELBO over the closed-form control's", known[0] - gain)
         yield Line(
             f"drift_{hurst}",
-            f"RMSE of the drift, median of {len(cases)} paths; baseline: noise-free path and cubic",
+            f"median RMSE of the drift, {len(cases)} paths; baseline: path without noise, cubic",
             statistics.median(errors),
             statistics.median(oracle_error(case) for case in cases),
         )

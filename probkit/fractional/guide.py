@@ -226,7 +226,8 @@ class MarkovGaussianGuide:
             first = torch.randn_like(like.expand(sde.num_paths, sde.dim * (size + 2)))
             white = torch.randn_like(like.expand(sde.num_steps, sde.num_paths, sde.dim * size))
             drawn = self._paths(first, white)
-            self.reference = drawn.path.x.detach()
+            if bool(drawn.path.x.isfinite().all()):  # a step that breaks down is taken back
+                self.reference = drawn.path.x.detach()
             # the density of all noise is given with the last site
             zero = drawn.log_q.new_zeros(sde.num_paths)
             pyro.sample("start", dist.Delta(drawn.start, zero, event_dim=2))

@@ -25,7 +25,7 @@ class HurstLaw(torch.nn.Module):
         0.5
     """
 
-    def __init__(self, prior: dist.TorchDistribution, *, sd: float = 0.3) -> None:
+    def __init__(self, prior: torch.distributions.Distribution, *, sd: float = 0.3) -> None:
         super().__init__()
         shape = prior.batch_shape + prior.event_shape
         low, high = (

@@ -98,7 +98,7 @@ class FractionalSDE(PyroModule):
         self,
         drift: Callable[[Tensor, Tensor], Tensor],
         diffusion: float | Callable[[Tensor, Tensor], Tensor],
-        hurst: float | Tensor | MarkovApproxFBM | dist.TorchDistribution,
+        hurst: float | Tensor | MarkovApproxFBM | torch.distributions.Distribution,
         *,
         dt: float,
         num_steps: int,
@@ -113,8 +113,8 @@ class FractionalSDE(PyroModule):
     ) -> None:
         super().__init__()
         _check(dt, num_steps, observed, noise, dim, num_paths, initial)
-        self.hurst_prior = hurst if isinstance(hurst, dist.TorchDistribution) else None
-        if isinstance(hurst, dist.TorchDistribution):
+        self.hurst_prior = hurst if isinstance(hurst, torch.distributions.Distribution) else None
+        if isinstance(hurst, torch.distributions.Distribution):
             self.hurst = PyroSample(hurst)
             hurst = _central(hurst, learn_hurst)
         self._given_hurst: list[Tensor] = []
@@ -287,7 +287,7 @@ def joined_path(first: tuple[Tensor, Tensor], xs: Tensor, ys: Tensor) -> SDEPath
     return SDEPath(x.movedim(0, -2), y.movedim(0, -3))
 
 
-def _central(prior: dist.TorchDistribution, learn_hurst: bool) -> Tensor:
+def _central(prior: torch.distributions.Distribution, learn_hurst: bool) -> Tensor:
     """A Hurst index in the middle of its prior.
 
     Raises:

@@ -10,7 +10,7 @@ import pytest
 import torch
 
 import probkit
-from probkit.errors import ConfigurationError, NumericalError, ShapeError
+from probkit.errors import ConfigurationError, ShapeError
 from probkit.fractional import (
     ControlGuide,
     FractionalSDE,
@@ -270,11 +270,11 @@ def linear_sde(drift, hurst=0.7, **settings):
 def test_marginal_of_the_path_has_the_maximum_of_the_evidence():
     _, y = linear_sde(lambda t, x: -1.5 * x).simulate(seed=4)
     drift = line(-0.5)
-    marginal = PathMarginal(linear_sde(drift), y, num_paths=32, refresh=5)
-    SVI(steps=120, learning_rate=0.1, guide=lambda y: None, window=20).fit(marginal, y, seed=0)
-    found = float(drift.slope)
+    marginal = PathMarginal(linear_sde(drift), y, num_paths=16, refresh=5)
+    SVI(steps=60, learning_rate=0.2, guide=lambda y: None, window=20).fit(marginal, y, seed=0)
+    found = drift.slope.item()
     # a linear drift: the guide's weights are the exact evidence
-    slopes = torch.arange(-4.0, 0.0, 0.1, dtype=F64)
+    slopes = torch.arange(-3.5, -0.5, 0.2, dtype=F64)
     with torch.no_grad():
         guides = (MarkovGaussianGuide(linear_sde(lambda t, x, a=a: a * x), y) for a in slopes)
         evidence = torch.stack([guide.sample(1).elbo for guide in guides])
@@ -287,7 +287,7 @@ def test_network_with_priors_is_learned_and_fixed():
     engine = SVI(steps=40, learning_rate=0.1, guide="AutoDelta", window=20)
     result = engine.fit(marginal, y, seed=0)
     objective = result.history["objective"]
-    assert objective[-10:].mean() > objective[:5].mean() + 5
+    assert objective[-10:].mean() > objective[:5].mean() + 1
     sde = marginal.sde_at(result.posterior.mean())
     x = torch.tensor([[-0.5], [0.5]], dtype=F64)
     left, right = sde.drift(0.0, x)[:, 0].tolist()
@@ -309,8 +309,8 @@ def test_fit_reports_the_weights_of_single_paths():
     assert result.posterior.draws["x"].shape == (1, 40, 61, 1)
     assert result.diagnostics["khat"] < 0.7
     exact = guide.sample(1).elbo  # a linear drift
-    assert result.diagnostics["elbo"] == pytest.approx(float(exact), abs=1e-6)
-    assert float(drift.slope) != -0.5
+    assert result.diagnostics["elbo"] == pytest.approx(exact.item(), abs=1e-6)
+    assert drift.slope.item() != -0.5
 
 
 def test_hurst_index_with_a_prior():
@@ -318,10 +318,17 @@ def test_hurst_index_with_a_prior():
     _, y = linear_sde(lambda t, x: -x, 0.8).simulate(seed=2)
     sde = linear_sde(lambda t, x: -x, prior)
     guide = MarkovGaussianGuide(sde, y)
-    engine = SVI(steps=60, learning_rate=0.1, guide=guide, window=20, num_posterior_samples=50)
+    engine = SVI(
+        steps=40,
+        learning_rate=0.15,
+        guide=guide,
+        window=20,
+        num_posterior_samples=50,
+        num_diagnostic_samples=0,
+    )
     result = engine.fit(sde, y, seed=0)
     # the evidence at a grid of indices is exact for a linear drift
-    grid = torch.linspace(0.1, 0.95, 30, dtype=F64)
+    grid = torch.linspace(0.1, 0.95, 16, dtype=F64)
     with torch.no_grad():
         found = [MarkovGaussianGuide(linear_sde(lambda t, x: -x, h), y).sample(1) for h in grid]
     weight = torch.softmax(torch.stack([drawn.elbo for drawn in found]), 0)
@@ -334,21 +341,28 @@ def test_hurst_index_with_a_prior():
         linear_sde(lambda t, x: -x, dist.Normal(0.5, 0.1))
 
 
+@pytest.mark.filterwarnings("ignore:Encountered NaN")
 def test_breakdown_during_a_fit_keeps_the_last_good_parameters():
-    _, y = linear_sde(lambda t, x: -x).simulate(seed=0)
+    _, y = linear_sde(lambda t, x: -3 * x).simulate(seed=0)
     drift = line(-1.0)
-    calls = []
 
-    def broken(t, x):
-        calls.append(None)
-        return drift(t, x) * (1.0 if len(calls) < 1500 else math.nan)
+    class Broken(torch.nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.inner = drift
 
-    sde = linear_sde(broken)
-    sde.parameters_of_drift = drift
+        def forward(self, t, x):
+            return torch.where(drift.slope < -1.15, math.nan, drift(t, x))
+
+    sde = linear_sde(Broken())
     guide = MarkovGaussianGuide(sde, y)
-    engine = SVI(steps=60, guide=guide, max_retries=0, num_diagnostic_samples=0)
-    with pytest.raises(NumericalError, match="no longer"):
-        engine.fit(sde, y, seed=0)
+    engine = SVI(
+        steps=40, learning_rate=0.05, guide=guide, max_retries=0, num_posterior_samples=4, window=2
+    )
+    result = engine.fit(sde, y, seed=0)
+    assert not result.status.ok and "step" in result.detail
+    assert -1.15 <= drift.slope.item() < -1.0
+    assert math.isfinite(result.diagnostics["elbo"])
 
 
 def test_diffusion_is_checked_along_the_path():
