@@ -1,6 +1,7 @@
 """A neural network with one hidden layer as the drift of an SDE, with priors for its weights.
 
-    b(x) = V tanh(W x + c),   V ~ N(0, scale^2 / width),   W ~ N(W_0, anchor^2),  c ~ N(c_0, anchor^2)
+    b(x) = V tanh(W x + c),   V ~ N(0, scale^2 / width),
+    W ~ N(W_0, anchor^2),   c ~ N(c_0, anchor^2)
 
 with W_0 and c_0 drawn once. A prior around zero for both layers would have its mode at a constant
 drift, since the layers shrink each other; around random values the outer layer sees features, and
