@@ -5,7 +5,9 @@ from __future__ import annotations
 from probkit.fractional.control import ControlGuide, ControlPaths
 from probkit.fractional.guide import GuidePaths, MarkovGaussianGuide
 from probkit.fractional.hurst import HurstModel
+from probkit.fractional.learning import PathMarginal
 from probkit.fractional.model import hurst_model, series_log_likelihood
+from probkit.fractional.neural_drift import NeuralDrift
 from probkit.fractional.sde import FractionalSDE, SDEPath
 from probkit.statespace.fractional import MarkovApproxFBM
 
@@ -17,6 +19,8 @@ __all__ = [
     "HurstModel",
     "MarkovApproxFBM",
     "MarkovGaussianGuide",
+    "NeuralDrift",
+    "PathMarginal",
     "SDEPath",
     "hurst_model",
     "series_log_likelihood",

@@ -79,7 +79,7 @@ class PathMarginal:
                 raise ConfigurationError(
                     message("A setting must be positive", where=name, got=value, expected="> 0")
                 )
-        if sde.learn_hurst:
+        if sde.learn_hurst or sde.hurst_prior is not None:
             raise ConfigurationError(
                 message(
                     "The Hurst index cannot be learned from paths that are held fixed",

@@ -133,3 +133,19 @@ def test_private_density(tmp_path):
     assert scores["rmse"] < 0.3 * scores["mean_density"]
     assert scores["coverage_95"] > 0.85
     assert (tmp_path / "release.safetensors").exists()
+
+
+@pytest.mark.slow
+def test_fractional_bridge(tmp_path):
+    for scores in run("fractional_bridge.py", tmp_path).values():
+        assert abs(scores["default guide"]["gap"]) < 1e-6  # the same steps, in closed form
+        assert scores["published control"]["gap"] > 1
+    assert (tmp_path / "bridge.png").exists()
+
+
+@pytest.mark.slow
+def test_fractional_drift(tmp_path):
+    scores = run("fractional_drift.py", tmp_path, "--paths", "2")["drift"]
+    assert all(abs(found["importance_gap"]) < 1 for found in scores.values())
+    assert scores["network"]["elbo"] > scores["truth"]["elbo"] - 10
+    assert (tmp_path / "drift.png").exists()
