@@ -27,6 +27,7 @@ __all__ = [
     "plot_curve",
     "plot_curves",
     "plot_factors",
+    "plot_frames",
     "plot_history",
     "plot_maps",
 ]
@@ -225,6 +226,30 @@ def plot_curves(
     ax.set_xlabel(labels[0])
     ax.set_ylabel(labels[1])
     ax.legend(fontsize=8, frameon=False)
+    return _save(figure, path)
+
+
+def plot_frames(rows: Mapping[str, Any], path: str | Path, *, first: int = 0) -> Path:
+    """Strips of grey frames, one below the other, black at 0 and white at 1.
+
+    Args:
+        rows: by name, (F, H, W) frames in time; shorter rows end at the same frame.
+        path: the file; its suffix decides the format.
+        first: number of the first frame of the longest row.
+    """
+    strips = {name: _array(frames) for name, frames in rows.items()}
+    count = max(len(frames) for frames in strips.values())
+    figure = _figure(0.62 * count + 1.4, 0.66 * len(strips) + 0.3)
+    axes = figure.subplots(len(strips), count, squeeze=False)
+    for row, (name, frames) in zip(axes, strips.items(), strict=True):
+        skipped = count - len(frames)
+        for number, ax in enumerate(row):
+            ax.set(xticks=[], yticks=[], frame_on=number >= skipped)
+            if number >= skipped:
+                ax.imshow(frames[number - skipped], cmap="gray", vmin=0, vmax=1)
+        row[0].set_ylabel(name, rotation=0, ha="right", va="center")
+    for number, ax in enumerate(axes[0]):
+        ax.set_title(str(first + number), fontsize=7)
     return _save(figure, path)
 
 

@@ -7,6 +7,9 @@ from probkit.fractional.guide import GuidePaths, MarkovGaussianGuide
 from probkit.fractional.hurst import HurstModel
 from probkit.fractional.model import hurst_model, series_log_likelihood
 from probkit.fractional.sde import FractionalSDE, SDEPath
+from probkit.fractional.video import LatentVideoModel
+from probkit.fractional.video_data import MovingDigits, moving_digits
+from probkit.fractional.video_dynamics import LatentDynamics
 from probkit.statespace.fractional import MarkovApproxFBM
 
 __all__ = [
@@ -15,9 +18,13 @@ __all__ = [
     "FractionalSDE",
     "GuidePaths",
     "HurstModel",
+    "LatentDynamics",
+    "LatentVideoModel",
     "MarkovApproxFBM",
     "MarkovGaussianGuide",
+    "MovingDigits",
     "SDEPath",
     "hurst_model",
+    "moving_digits",
     "series_log_likelihood",
 ]

@@ -133,3 +133,15 @@ def test_private_density(tmp_path):
     assert scores["rmse"] < 0.3 * scores["mean_density"]
     assert scores["coverage_95"] > 0.85
     assert (tmp_path / "release.safetensors").exists()
+
+
+@pytest.mark.slow
+def test_latent_video(tmp_path):
+    scores = run("latent_video.py", tmp_path)["moving digits"]
+    for noise in ("fractional", "brownian"):
+        found = scores[f"{noise}, seed 0"]
+        # the few steps teach it more than the mean frame knows, without a code that costs more
+        assert found["reconstruction"] > scores["mean frame"]["prediction"]
+        assert 0 < found["kl"] < 100
+    assert len(list(tmp_path.rglob("frames_*.png"))) == 2
+    assert (tmp_path / "study" / "figures" / "psnr.png").exists()
