@@ -27,7 +27,7 @@ __all__ = [
     "plot_curve",
     "plot_curves",
     "plot_factors",
-    "plot_frames",
+    "plot_forecast",
     "plot_history",
     "plot_maps",
 ]
@@ -201,6 +201,7 @@ def plot_curves(
     path: str | Path,
     *,
     logarithmic: bool = False,
+    log_x: bool = False,
 ) -> Path:
     """Curves with bands, one for each method, over a common axis.
 
@@ -210,6 +211,7 @@ def plot_curves(
         labels: of the two axes.
         path: the file; its suffix decides the format.
         logarithmic: whether the values' axis is; bands that reach zero or below are cut.
+        log_x: whether the axis of positions is logarithmic.
     """
     grid = _array(x)
     figure = _figure(5.2, 3.8)
@@ -223,33 +225,34 @@ def plot_curves(
         ax.fill_between(grid, low, high, color=colour, alpha=0.18, lw=0)
     if logarithmic and any((_array(parts[0]) > 0).any() for parts in curves.values()):
         ax.set_yscale("log", nonpositive="mask")
+    if log_x:
+        ax.set_xscale("log")
     ax.set_xlabel(labels[0])
     ax.set_ylabel(labels[1])
     ax.legend(fontsize=8, frameon=False)
     return _save(figure, path)
 
 
-def plot_frames(rows: Mapping[str, Any], path: str | Path, *, first: int = 0) -> Path:
-    """Strips of grey frames, one below the other, black at 0 and white at 1.
+def plot_forecast(
+    series: tuple[Any, Any], forecast: tuple[Any, Any, Any, Any], labels: tuple[str, str], path: Any
+) -> Path:
+    """A series and what is expected after it.
 
     Args:
-        rows: by name, (F, H, W) frames in time; shorter rows end at the same frame.
+        series: times (N,) and values (N,), NaN where missing.
+        forecast: times (T,), mean, and the two ends of the band.
+        labels: of the axes.
         path: the file; its suffix decides the format.
-        first: number of the first frame of the longest row.
     """
-    strips = {name: _array(frames) for name, frames in rows.items()}
-    count = max(len(frames) for frames in strips.values())
-    figure = _figure(0.62 * count + 1.4, 0.66 * len(strips) + 0.3)
-    axes = figure.subplots(len(strips), count, squeeze=False)
-    for row, (name, frames) in zip(axes, strips.items(), strict=True):
-        skipped = count - len(frames)
-        for number, ax in enumerate(row):
-            ax.set(xticks=[], yticks=[], frame_on=number >= skipped)
-            if number >= skipped:
-                ax.imshow(frames[number - skipped], cmap="gray", vmin=0, vmax=1)
-        row[0].set_ylabel(name, rotation=0, ha="right", va="center")
-    for number, ax in enumerate(axes[0]):
-        ax.set_title(str(first + number), fontsize=7)
+    times, values = (_array(part) for part in series)
+    ahead, mean, low, high = (_array(part) for part in forecast)
+    figure = _figure(7.6, 3.0)
+    ax = figure.subplots()
+    ax.plot(times, values, color=_GREY, lw=0.8, marker=".", ms=2.5, label="data")
+    ax.fill_between(ahead, low, high, color=_COLOURS[0], alpha=0.25, lw=0, label="90 % interval")
+    ax.plot(ahead, mean, color=_COLOURS[0], lw=1.5, label="forecast")
+    ax.set(xlabel=labels[0], ylabel=labels[1])
+    ax.legend(loc="upper left", fontsize=8, frameon=False)
     return _save(figure, path)
 
 

@@ -15,9 +15,10 @@ from torch import Tensor
 from probkit.fractional.video import LatentVideoModel
 from probkit.fractional.video_data import MovingDigits, moving_digits
 from probkit.fractional.video_dynamics import LatentDynamics
+from probkit.fractional.video_figures import plot_frames
 from probkit.fractional.video_scores import baseline_psnr, prediction_psnr, psnr
 from probkit.infer import FitResult
-from probkit.plot import plot_curves, plot_frames, plot_history
+from probkit.plot import plot_curves, plot_history
 from probkit.report import write_report
 
 __all__ = ["PUBLISHED", "TrainedVideo", "VideoSettings", "VideoStudy", "score_video", "train_video"]
