@@ -101,7 +101,7 @@ class LatentDynamics(nn.Module):
         num_context: int = 32,
         hidden: int = 64,
         diffusion_width: int = 16,
-        diffusion: float = 0.5,
+        diffusion: float = 0.2,
         segment: int | None = None,
         seed: int = 0,
     ) -> None:

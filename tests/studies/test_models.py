@@ -149,3 +149,15 @@ def test_fractional_drift(tmp_path):
     assert all(abs(found["importance_gap"]) < 1 for found in scores.values())
     assert scores["network"]["elbo"] > scores["truth"]["elbo"] - 10
     assert (tmp_path / "drift.png").exists()
+
+
+@pytest.mark.slow
+def test_latent_video(tmp_path):
+    scores = run("latent_video.py", tmp_path)["moving digits"]
+    for noise in ("fractional", "brownian"):
+        found = scores[f"{noise}, seed 0"]
+        # the few steps teach it more than the mean frame knows, without a code that costs more
+        assert found["reconstruction"] > scores["mean frame"]["prediction"]
+        assert 0 < found["kl"] < 100
+    assert len(list(tmp_path.rglob("frames_*.png"))) == 2
+    assert (tmp_path / "study" / "figures" / "psnr.png").exists()
