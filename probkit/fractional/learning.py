@@ -27,6 +27,7 @@ from torch import Tensor
 from probkit.errors import ConfigurationError, message
 from probkit.fractional.guide import GuidePaths, MarkovGaussianGuide
 from probkit.fractional.increments import path_log_density, whitening
+from probkit.fractional.sde import FractionalSDE
 from probkit.infer.native.lowering import Unsupported
 
 __all__ = ["PathMarginal"]
