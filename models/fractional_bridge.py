@@ -103,7 +103,8 @@ def published_control(
     start = time.process_time()
     torch.manual_seed(seed)
     guide = ControlGuide(sde, y, network=Control(width), gain=False)
-    engine = SVI(steps=steps, learning_rate=1e-3, guide=lambda y: None, num_posterior_samples=1)
+    settings = {"num_posterior_samples": 1, "num_diagnostic_samples": 0}
+    engine = SVI(steps=steps, learning_rate=1e-3, guide=lambda y: None, **settings)
     engine.fit(guide.model, y, seed=seed)
     with torch.no_grad():
         drawn = guide.sample(num_paths, seed=1)

@@ -139,7 +139,9 @@ def main() -> None:
     learned = marginal.sde_at(result.posterior.mean())
     seconds = time.process_time() - start
     line = equation(Line(), *shape)
-    flat = SVI(steps=steps, learning_rate=0.1, guide=lambda y: None, window=20)
+    flat = SVI(
+        steps=steps, learning_rate=0.1, guide=lambda y: None, window=20, num_diagnostic_samples=0
+    )
     flat.fit(PathMarginal(line, y, num_paths=8, refresh=20), y, seed=options.seed)
 
     scores, drawn = {}, {}

@@ -101,9 +101,9 @@ class MarkovGaussianGuide:
             white noise, for what the linearisation misses. End it with a layer of zeros.
 
     Where the Hurst index has a prior, its law is learned with the other parameters
-    (``hurst_law``), and the path is conditioned anew for every draw of it; ``sample`` and ``update``
-    are for its median. In a fit, ``FitResult.posterior`` has the paths as ``x`` and the index as
-    ``hurst``, and the weights behind k-hat are those of single paths.
+    (``hurst_law``), and the path is conditioned anew for every draw of it; ``sample`` and
+    ``update`` are for its median. In a fit, ``FitResult.posterior`` has the paths as ``x`` and the
+    index as ``hurst``, and the weights behind k-hat are those of single paths.
 
     Example:
         >>> sde = FractionalSDE(

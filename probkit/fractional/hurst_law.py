@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from typing import Any
 
 import pyro.distributions as dist
 import torch
@@ -25,12 +26,16 @@ class HurstLaw(torch.nn.Module):
         0.5
     """
 
+    low: Tensor
+    width: Tensor
+
     def __init__(self, prior: torch.distributions.Distribution, *, sd: float = 0.3) -> None:
         super().__init__()
         shape = prior.batch_shape + prior.event_shape
+        support: Any = prior.support
         low, high = (
             torch.as_tensor(bound, dtype=torch.float64).expand(shape).clone()
-            for bound in (prior.support.lower_bound, prior.support.upper_bound)
+            for bound in (support.lower_bound, support.upper_bound)
         )
         self.register_buffer("low", low)
         self.register_buffer("width", high - low)

@@ -291,7 +291,7 @@ def _central(prior: torch.distributions.Distribution, learn_hurst: bool) -> Tens
     """A Hurst index in the middle of its prior.
 
     Raises:
-        ConfigurationError: the prior reaches beyond the range, or a point estimate is asked for too.
+        ConfigurationError: the prior reaches beyond the range, or ``learn_hurst`` is set.
     """
     low, high = HURST_RANGE
     bounds = [getattr(prior.support, end, None) for end in ("lower_bound", "upper_bound")]
