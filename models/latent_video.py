@@ -27,7 +27,7 @@ SMALL = VideoSettings(
     num_digits=1,
     dynamics={"dim": 4, "hidden": 16},
     model={"num_decoded": 4, "widths": (8, 8, 16), "num_features": 32, "num_content": 16},
-    steps=120,
+    steps=80,
     num_test=32,
     num_draws=20,
 )

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from probkit.fractional.control import ControlGuide, ControlPaths
+from probkit.fractional.encoder import HurstEncoder
 from probkit.fractional.guide import GuidePaths, MarkovGaussianGuide
 from probkit.fractional.hurst import HurstModel
 from probkit.fractional.learning import PathMarginal
@@ -19,6 +20,7 @@ __all__ = [
     "ControlPaths",
     "FractionalSDE",
     "GuidePaths",
+    "HurstEncoder",
     "HurstModel",
     "LatentDynamics",
     "LatentVideoModel",

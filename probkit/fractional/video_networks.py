@@ -111,15 +111,18 @@ class FrameDecoder(nn.Module):
             nn.Linear(num_inputs, _DENSE), nn.SiLU(), nn.Linear(_DENSE, widths[-1] * _COARSEST**2)
         )
         stages: list[nn.Module] = []
+        last: nn.Conv2d | nn.ConvTranspose2d
         backwards = tuple(reversed(widths))
         for width, after in zip(backwards, (*backwards[1:], 1), strict=True):
             stages += [_norm(width), nn.SiLU()]
             if pooled:
-                stages += [nn.Upsample(scale_factor=2), nn.Conv2d(width, after, 3, padding=1)]
+                stages.append(nn.Upsample(scale_factor=2))
+                last = nn.Conv2d(width, after, 3, padding=1)
             else:
-                stages.append(nn.ConvTranspose2d(width, after, 4, stride=2, padding=1))
-        with torch.no_grad():
-            stages[-1].bias.fill_(_DARK)
+                last = nn.ConvTranspose2d(width, after, 4, stride=2, padding=1)
+            stages.append(last)
+        assert last.bias is not None
+        nn.init.constant_(last.bias, _DARK)
         self.stages = nn.Sequential(*stages)
         self.width = widths[-1]
 
