@@ -98,7 +98,8 @@ def draw(
         ):
             left.plot(grid[:, 0], drift(zero, states)[:, 0], label=name, **style)
     visits = left.twinx()
-    visits.hist(x.numpy(), bins=40, color="0.8", zorder=0)
+    counts, *_ = visits.hist(x.numpy(), bins=40, color="0.85", zorder=0)
+    visits.set_ylim(0, 2.5 * counts.max())
     visits.set_yticks([])
     left.set_zorder(visits.get_zorder() + 1)
     left.set_frame_on(False)
@@ -110,8 +111,8 @@ def draw(
     right.plot(t, drawn[..., 0].mean(0), color="tab:blue", lw=1, label="posterior mean")
     right.plot(t, path[:, 0], color="black", lw=0.6, alpha=0.6, label="path")
     right.plot(t[EVERY::EVERY], y[:, 0], ".", ms=3, color="tab:red", label="observations")
-    right.set(xlabel="t", ylabel="x(t)", title="path")
-    right.legend(fontsize=8, frameon=False, ncols=4, loc="lower center")
+    right.set(xlabel="t", ylabel="x(t)")
+    right.legend(fontsize=8, frameon=False, ncols=4, loc="lower center", bbox_to_anchor=(0.5, 1))
     figure.savefig(out, dpi=150)
 
 
