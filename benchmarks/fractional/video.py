@@ -37,10 +37,10 @@ def video(context: Context) -> Iterator[Line]:
             scores[noise].append(score_video(settings, trained.model))
     for noise, each in scores.items():
         found = [one["prediction"] for one in each]
-        label = f"{noise}: PSNR of the mean of draws, dB, worst of {len(each)} seeds"
         for name, value in baselines.items():
             key = f"{noise}_{name.replace(' ', '_')}"
-            yield Line(key, f"{label}, above the {name} ({value:.2f})", min(found) - value)
+            what = f"{noise}: PSNR above the {name} ({value:.2f}), dB, worst seed"
+            yield Line(key, what, min(found) - value)
         best = fmean(one["best_draw"] for one in each)
         yield Line(f"{noise}_best", f"{noise}: PSNR of the best of the draws, dB", best)
         restored = fmean(one["reconstruction"] for one in each)
