@@ -1,4 +1,4 @@
-"""R20: the amortised posterior against the grid: its error and its time."""
+"""R21: the amortised posterior against the grid: its error and its time."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from probkit.fractional import HurstEncoder, HurstModel
 from probkit.statespace.fractional_noise import sample_fgn
 
 
-@row("R20", "an encoder corrected by the filter against the grid, N = 256, without noise")
+@row("R21", "an encoder corrected by the filter against the grid, N = 256, without noise")
 def encoder(context: Context) -> Iterator[Line]:
     count = context.size(250, 5)
     start = time.process_time()

@@ -1,6 +1,7 @@
 """All rows of the fractional family; importing this module registers them."""
 
 from benchmarks.fractional import (
+    bad_input,
     drift,
     encoder,
     filtering,
@@ -13,6 +14,7 @@ from benchmarks.fractional import (
 )
 
 __all__ = [
+    "bad_input",
     "drift",
     "encoder",
     "filtering",

@@ -24,6 +24,7 @@ from probkit.fractional.variogram import Variogram, sample_variogram
 from probkit.infer import HMC, NUTS, DrawsPosterior, FitResult, Laplace, Status, fit
 from probkit.infer.provenance import data_digest, provenance
 from probkit.random import Seed, as_generator
+from probkit.statespace.fractional_tables import HURST_RANGE
 
 if TYPE_CHECKING:
     import xarray as xr
@@ -31,6 +32,7 @@ if TYPE_CHECKING:
 __all__ = ["HurstModel"]
 
 _NEAR_END = 0.05
+_MOSTLY_NOISE = 8.0
 
 
 class HurstModel:
@@ -210,14 +212,27 @@ class HurstModel:
 
         Positive values speak for the free index. The prior of the free one is uniform.
 
+        Raises:
+            ConfigurationError: an index outside the tables, or a model without its data.
+
         Example:
             >>> from probkit.statespace.fractional_noise import sample_fgn
             >>> rough = HurstModel("increments", noise=False).fit(sample_fgn(0.2, 300, 1)[0])
             >>> bool(rough.compare(0.5) > 3)
             True
         """
-        options: dict[str, Any] = {"noise": self.noise, "reversion": self.reversion}
         data = self._data()
+        low, high = HURST_RANGE
+        if not low <= hurst <= high:
+            raise ConfigurationError(
+                message(
+                    "The Hurst index is outside the table",
+                    where="hurst",
+                    got=hurst,
+                    expected=f"in [{low}, {high}]",
+                )
+            )
+        options: dict[str, Any] = {"noise": self.noise, "reversion": self.reversion}
         free = self.grid_ or grid_posterior(data, size=self.grid_size, **options)
         fixed = grid_posterior(data, size=1, hurst=hurst, **options)
         return free.log_evidence - fixed.log_evidence
@@ -372,7 +387,7 @@ class HurstModel:
 
     def _warn_at_the_ends(self) -> None:
         mean = self.result_.posterior.mean()["hurst"]
-        low, high = 0.03 + _NEAR_END, 0.97 - _NEAR_END
+        low, high = HURST_RANGE[0] + _NEAR_END, HURST_RANGE[1] - _NEAR_END
         if bool((mean < low).any()) or bool((mean > high).any()):
             other = "increments" if self.kind == "levels" else "levels"
             text = message(
@@ -383,5 +398,23 @@ class HurstModel:
                     "noise that the model leaves out" if not self.noise else "a trend or a shift",
                 ),
                 remedy=f'check with kind="{other}"',
+            )
+            warnings.warn(text, FitWarning, stacklevel=3)
+        draws = self._posterior().draws
+        if "noise" not in draws:
+            return
+        moved = draws["scale"] * self.series_.step ** draws["hurst"]
+        share = (draws["noise"] / moved).flatten(0, 1).median(0).values
+        if bool((share > _MOSTLY_NOISE).any()):
+            text = message(
+                "Hardly anything but noise",
+                got=f"noise of {float(share.max()):.0f} times the process's change over one step",
+                causes=(
+                    f"the values are increments, not {self.kind}"
+                    if self.kind == "levels"
+                    else "the values are differences of noise",
+                    "noise that hides the process",
+                ),
+                remedy="look at the variogram; check kind",
             )
             warnings.warn(text, FitWarning, stacklevel=3)

@@ -121,6 +121,7 @@ class FractionalSDE(PyroModule):
         if not isinstance(hurst, MarkovApproxFBM):
             hurst = MarkovApproxFBM(hurst, num_steps=num_steps, dt=dt)
         _check_process(hurst, dim)
+        hurst.warn_beyond(num_steps, dt)
         self.drift = drift
         self._diffusion = diffusion
         self._process, self.dt, self.num_steps = hurst, dt, num_steps

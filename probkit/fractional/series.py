@@ -15,6 +15,7 @@ from jaxtyping import Bool, Float, Int64
 from torch import Tensor
 
 from probkit.errors import DataError, FitWarning, ShapeError, message
+from probkit.statespace.fractional import MarkovApproxFBM
 from probkit.statespace.fractional_tables import TABLE_STEPS
 
 __all__ = ["Series", "prepare_series"]
@@ -22,6 +23,7 @@ __all__ = ["Series", "prepare_series"]
 _MIN_LENGTH = 8
 _FAR_BEYOND = 4
 _EVEN = 1e-6
+_INDICES = (0.1, 0.3, 0.5, 0.7, 0.9)
 
 
 @dataclass(frozen=True)
@@ -198,11 +200,17 @@ def _check_variation(values: Tensor) -> None:
 
 def _warn_beyond(series: Series) -> None:
     if series.span > _FAR_BEYOND * TABLE_STEPS[-1]:
+        indices = torch.tensor(_INDICES, dtype=torch.float64)
+        lost = MarkovApproxFBM(indices, num_steps=TABLE_STEPS[-1]).divergence(series.span)
         text = message(
             "The series is far longer than the largest table",
             got=f"{series.span} steps",
             expected=f"<= {TABLE_STEPS[-1]}",
-            causes=("long-memory power below the table's lowest rate is represented by a slope",),
+            causes=(
+                "long-memory power below the table's lowest rate is represented by a slope: "
+                f"{float(lost.min()):.1f} to {float(lost.max()):.1f} nats from the exact law for "
+                f"Hurst indices from {_INDICES[0]} to {_INDICES[-1]}",
+            ),
             remedy="thin the series, or give its parts as a batch",
         )
         warnings.warn(text, FitWarning, stacklevel=4)
