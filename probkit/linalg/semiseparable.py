@@ -81,6 +81,18 @@ class SemiseparableLinearOperator(LinearOperator):
             return self.add_diagonal(other._diagonal())
         return super().__add__(other)
 
+    def _mul_constant(self, other: float | Tensor) -> SemiseparableLinearOperator:
+        """A constant times K, or one for each matrix of a batch: of the same structure."""
+        factor = torch.as_tensor(other, dtype=self.dtype, device=self.device)
+        batch = torch.broadcast_shapes(self.batch_shape, factor.shape)
+        whole = self if batch == self.batch_shape else self._expand_batch(batch)
+        return self.__class__(
+            whole.left * factor[..., None, None],
+            whole.right,
+            whole.log_decay,
+            whole.diagonal_part * factor[..., None],
+        )
+
     def solve(self, right_tensor: Tensor, left_tensor: Tensor | None = None) -> Tensor:
         """``K^-1 right``, or ``left K^-1 right``.
 

@@ -106,3 +106,15 @@ def test_bad_input_is_named():
         FractionalBrownianKernel()(torch.tensor([[-1.0], [1.0]])).to_dense()
     with pytest.raises(ShapeError, match="one input column"):
         FractionalBrownianKernel()(torch.ones(3, 2)).to_dense()
+
+
+def test_a_scaled_kernel_keeps_its_structure_at_any_size():
+    t = uneven(900)[:, None]  # beyond 800 rows GPyTorch would turn to stochastic estimates
+    kernel = gpytorch.kernels.ScaleKernel(MarkovFractionalKernel(0.4, dt=0.2)).double()
+    kernel.outputscale = 3.0
+    covariance = kernel(t).evaluate_kernel().add_diagonal(torch.tensor(0.1, **F64))
+    assert isinstance(covariance, SemiseparableLinearOperator)
+    dense = 3 * kernel.base_kernel(t).to_dense() + 0.1 * torch.eye(900, **F64)
+    torch.testing.assert_close(covariance.logdet(), torch.logdet(dense))
+    batch = kernel.base_kernel(t).evaluate_kernel()._mul_constant(torch.tensor([0.5, 3.0], **F64))
+    torch.testing.assert_close(batch.to_dense()[1], dense - 0.1 * torch.eye(900, **F64))
