@@ -21,9 +21,19 @@ from probkit.errors import DataError, DependencyError, ProbkitError, message
 if TYPE_CHECKING:
     import pandas as pd
 
-__all__ = ["Table", "read_table", "table_from_arrays", "table_from_frame", "write_table"]
+__all__ = [
+    "ROW",
+    "Table",
+    "read_series",
+    "read_table",
+    "table_from_arrays",
+    "table_from_frame",
+    "write_table",
+]
 
 _DAY = np.timedelta64(1, "D")
+ROW = "row number"
+"""input of a series without times"""
 
 
 @dataclass(frozen=True)
@@ -37,7 +47,7 @@ class Table:
         target: name of the target.
         kinds: "numeric", "datetime" (days since 1970-01-01) or "category" for each input.
         levels: names of the levels of categorical inputs, in the order of their codes.
-        num_missing: rows or cells without a target, which were dropped.
+        num_missing: rows or cells without a target, which were dropped (:func:`read_series`: kept).
         name: where the table came from.
     """
 
@@ -70,15 +80,7 @@ def read_table(
         DataError: no such file or column, an unknown suffix, NaN among the coordinates.
         DependencyError: pandas is not installed.
     """
-    path = Path(path)
-    if not path.exists():
-        raise DataError(
-            message(
-                "There is no such file",
-                where=str(path),
-                remedy="check the path, or give the name of a bundled data set (probkit list)",
-            )
-        )
+    path = _existing(path)
     frame, given_target = _read_frame(path, target)
     target = target or given_target
     if target is None and needs_target:
@@ -88,14 +90,38 @@ def read_table(
     )
 
 
+def read_series(path: str | Path, *, target: str | None = None, time: str | None = None) -> Table:
+    """Read a series in the order of its rows; missing values stay, as NaN.
+
+    Args:
+        path: the file, as for :func:`read_table`.
+        target: column of the values; None for the last one.
+        time: column of the times; None for the numbers of the rows, as input ``ROW``.
+
+    Raises:
+        DataError, DependencyError: as for :func:`read_table`.
+    """
+    path = _existing(path)
+    frame, given = _read_frame(path, target, keep_index=True)
+    target = target or given or [c for c in map(str, frame.columns) if c != time][-1]
+    if time is None:
+        time = ROW
+        frame[ROW] = np.arange(float(len(frame)))
+    return table_from_frame(frame, inputs=[time], target=target, name=path.name, drop_missing=False)
+
+
 def table_from_frame(
     frame: pd.DataFrame,
     *,
     inputs: Sequence[str] | None = None,
     target: str | None = None,
     name: str = "table",
+    drop_missing: bool = True,
 ) -> Table:
-    """A table from a data frame; ``target=None`` gives NaN targets (points to predict at)."""
+    """A table from a data frame; ``target=None`` gives NaN targets (points to predict at).
+
+    Rows without a target are left out, or keep NaN if ``drop_missing`` is False.
+    """
     frame = frame.rename(columns=str)
     chosen = list(inputs) if inputs else [c for c in frame.columns if c != target]
     wanted = [*chosen, *([target] if target else [])]
@@ -135,6 +161,8 @@ def table_from_frame(
         keep = ~np.isnan(y)
     if not keep.any():
         raise DataError(message("No target is observed", where=name, got=f"{len(y)} missing"))
+    num_missing = int((~keep).sum())
+    keep |= not drop_missing
     return Table(
         torch.as_tensor(x[keep]),
         torch.as_tensor(y[keep]),
@@ -142,7 +170,7 @@ def table_from_frame(
         target or "",
         tuple(kinds),
         levels,
-        int((~keep).sum()),
+        num_missing,
         name,
     )
 
@@ -173,6 +201,19 @@ def write_table(path: str | Path, columns: Mapping[str, Any]) -> Path:
     return path
 
 
+def _existing(path: str | Path) -> Path:
+    path = Path(path)
+    if not path.exists():
+        raise DataError(
+            message(
+                "There is no such file",
+                where=str(path),
+                remedy="check the path, or give the name of a bundled data set (probkit list)",
+            )
+        )
+    return path
+
+
 def _pandas() -> Any:
     try:
         import pandas as pd
@@ -183,7 +224,7 @@ def _pandas() -> Any:
     return pd
 
 
-def _read_frame(path: Path, target: str | None) -> tuple[Any, str | None]:
+def _read_frame(path: Path, target: str | None, keep_index: bool = False) -> tuple[Any, str | None]:
     pd = _pandas()
     suffix = path.suffix.lower()
     try:
@@ -192,7 +233,7 @@ def _read_frame(path: Path, target: str | None) -> tuple[Any, str | None]:
         if suffix in (".parquet", ".pq"):
             return pd.read_parquet(path), None
         if suffix in (".nc", ".nc4", ".cdf"):
-            return _read_netcdf(path, target)
+            return _read_netcdf(path, target, keep_index)
     except (ProbkitError, ImportError):
         raise
     except Exception as error:  # of the parsers, which promise no type for damaged files
@@ -213,7 +254,7 @@ def _read_frame(path: Path, target: str | None) -> tuple[Any, str | None]:
     )
 
 
-def _read_netcdf(path: Path, target: str | None) -> tuple[Any, str]:
+def _read_netcdf(path: Path, target: str | None, keep_index: bool) -> tuple[Any, str]:
     import xarray as xr
 
     with xr.open_dataset(path) as data:
@@ -243,7 +284,9 @@ def _read_netcdf(path: Path, target: str | None) -> tuple[Any, str]:
         array = data[name].load()
     if array.ndim > 1:
         return array.to_dataframe(name=name).reset_index()[[*map(str, array.dims), name]], name
-    return data.load().to_dataframe().reset_index(drop=True), name
+    # of points the index is a number without meaning; of a series it is the time
+    keep_index = keep_index and array.dims[0] in data.coords
+    return data.load().to_dataframe().reset_index(drop=not keep_index), name
 
 
 def _coordinate(

@@ -50,6 +50,7 @@ def volatility(context: Context) -> Iterator[Line]:
 def _dense(y: Tensor, model: HurstModel) -> tuple[float, float]:
     """Posterior mean and sd of H on the model's own grid, by exact fBM covariances."""
     grid = model.grid_
+    assert grid is not None
     assert grid.log_noise is not None
     size = len(y) - 1
     moves = y.diff()

@@ -169,13 +169,9 @@ def _report(folder: Path) -> Path:
 
 
 def _read_report(path: Path) -> Any:
-    import contextlib
-    import io
-
     from probkit.cli.runs import report
 
-    with contextlib.redirect_stdout(io.StringIO()):
-        report(path)
+    return list(report(path))
 
 
 def _bounds(folder: Path) -> Path:

@@ -19,7 +19,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from probkit.fractional.likelihood import filter_series
+from probkit.fractional.batch_filter import filter_batch
 from probkit.fractional.series import Series
 from probkit.fractional.system import fractional_system
 from probkit.statespace.fractional_tables import HURST_RANGE
@@ -116,7 +116,7 @@ def _pieces(series: Series, points: Tensor, noise: bool, reversion: bool) -> tup
     level = points[:, 1].exp() if noise else torch.zeros_like(hurst)
     rate = points[:, -1].exp() if reversion else None
     system = fractional_system(hurst, level, rate, series.span)
-    pieces = filter_series(system, series)
+    pieces = filter_batch(system, series)
     return pieces.log_variance, pieces.quadratic
 
 

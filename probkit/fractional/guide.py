@@ -44,11 +44,14 @@ from probkit.fractional.linearized import (
 from probkit.fractional.sde import FractionalSDE, SDEPath, joined_path
 from probkit.infer.importance import WeightedDraws
 from probkit.random import Seed, as_generator
+from probkit.sde.exact import weighted
 from probkit.sde.scan import scan_steps
 
 __all__ = ["GuidePaths", "MarkovGaussianGuide"]
 
 _LOG_2PI = math.log(2 * math.pi)
+_ENSEMBLE = 64
+"""paths that a drift is linearised around"""
 
 
 class GuidePaths(NamedTuple):
@@ -111,25 +114,30 @@ class MarkovGaussianGuide:
         network: Callable[[Tensor, Tensor, Tensor], Tensor] | None = None,
     ) -> None:
         self.sde, self.y, self.num_iterations, self.network = sde, y, num_iterations, network
-        self.reference: Float[Tensor, "N+1 D"] | None = None
+        self.reference: Float[Tensor, "S N+1 D"] | None = None
+        self._start: tuple[Tensor, Tensor, Tensor]
+        self._steps: Conditional
         self.update()
 
     def update(self) -> None:
-        """Linearise anew, for the current parameters of the drift, which are held fixed.
+        """Linearise anew, for the current parameters, which are held fixed.
 
-        Iterations go on from the last reference path.
+        Iterations go on from the last reference paths.
         """
         with torch.no_grad():
             reference = self.reference
             if reference is None:
-                reference = first_reference(self.sde, self.y)
-            for _ in range(self.num_iterations):
-                self._start, self._steps = self._condition(reference)
-                moved = self._mean_path()
-                done = bool((moved - reference).abs().max() < 1e-6)
-                reference = moved
-                if done:
-                    break
+                reference = first_reference(self.sde, self.y)[None]
+                for _ in range(self.num_iterations):
+                    self.condition(reference)
+                    moved = self._mean_path()
+                    done = bool((moved - reference).abs().max() < 1e-3)
+                    reference = moved
+                    if done:
+                        break
+            for _ in range(2):
+                self.condition(reference)
+                reference = self.sample(_ENSEMBLE).path.x
             self.reference = reference
 
     def sample(self, num_paths: int, *, seed: Seed = 0) -> GuidePaths:
@@ -164,20 +172,29 @@ class MarkovGaussianGuide:
         mean, root, log_det = self._start
         start = (mean + first @ root.mT).reshape(len(first), sde.dim, -1)
         x, y, slope = sde.start(start, scale)
-        zero = torch.zeros_like(y)
+        matrices, h = sde.matrices, sde.dt
+        falls, jump = scale.weights * (matrices.decay - 1), matrices.root.mT
+        trend = slope * h
+        # what does not depend on the path is computed for all steps at once
+        own = torch.baddbmm(steps.pull[:, None], white, steps.root.mT)
+        gain = -steps.gain.mT
 
-        def step(n: int, states: tuple[Tensor, ...], own: Tensor) -> Any:
+        def step(n: int, states: tuple[Tensor, ...], own: Tensor, gain: Tensor) -> Any:
             x, y = states
-            still_x, still_y = sde.step(times[n], x, y, slope, zero, scale)
-            ahead = flat_state(still_x, still_y, slope)
-            e = steps.pull[n] - ahead @ steps.gain[n].mT + own @ steps.root[n].mT
-            e = e.reshape(zero.shape)
+            width = sde.diffusion(times[n], x)
+            after = y * matrices.decay
+            base = torch.add(x, sde.drift(times[n], x), alpha=h)
+            base = torch.addcmul(base, width, weighted(y, falls) + trend)
+            ahead = flat_state(base, after, slope)
+            e = torch.addmm(own, ahead, gain).reshape(y.shape)
             if self.network is not None:
                 e = e + self.network(times[n], x, y)
-            moved = sde.step(times[n], x, y, slope, e, scale)
-            return moved, (*moved, e)
+            moved = e @ jump
+            base = torch.addcmul(base, width, weighted(moved, scale.weights))
+            after = after + moved
+            return (base, after), (base, after, e)
 
-        _, (xs, ys, used) = scan_steps(step, (x, y), (white,), segment=sde.segment)
+        _, (xs, ys, used) = scan_steps(step, (x, y), (own, gain), segment=sde.segment)
         path, noise = joined_path((x, y), xs, ys), used.movedim(0, -3)
         count = start[0].numel() + noise[0].numel()
         drawn = first.square().sum(-1) + white.square().sum((0, -1))
@@ -190,13 +207,14 @@ class MarkovGaussianGuide:
         like, size = self.sde.matrices.decay, len(self.sde.matrices.decay)
         first = like.new_zeros(1, self.sde.dim * (size + 2))
         white = like.new_zeros(self.sde.num_steps, 1, self.sde.dim * size)
-        return self._paths(first, white).path.x[0]
+        return self._paths(first, white).path.x
 
-    def _condition(self, reference: Tensor) -> tuple[tuple[Tensor, Tensor, Tensor], Conditional]:
-        """The law of the start, and of every step given its state."""
-        linear = linearized(self.sde, reference, self.y)
-        L, pull, steps = backward(linear, self.sde.num_steps)
-        return self._start_law(L, pull), steps
+    def condition(self, reference: Float[Tensor, "S N+1 D"]) -> None:
+        """Linearise around an ensemble of paths, and condition on the observations."""
+        with torch.no_grad():
+            linear = linearized(self.sde, reference, self.y)
+            L, pull, self._steps = backward(linear, self.sde.num_steps)
+            self._start = self._start_law(L, pull)
 
     def _start_law(self, L: Tensor, pull: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         """The law of the white start given all observations."""

@@ -5,23 +5,27 @@ from __future__ import annotations
 import time
 import warnings
 from collections.abc import Sequence
-from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
 from torch import Tensor
 
-from probkit.errors import ConfigurationError, FitWarning, message
-from probkit.fractional.forecast import forecast, mixture_quantiles
+from probkit.errors import CheckpointError, ConfigurationError, FitWarning, message
+from probkit.fractional.figures import plot_hurst
 from probkit.fractional.grid import GridPosterior, grid_posterior
 from probkit.fractional.model import hurst_model
+from probkit.fractional.posterior import Clock, HurstPosterior, select_series
 from probkit.fractional.series import Series, prepare_series
-from probkit.fractional.system import fractional_system
+from probkit.fractional.simulate import sample_series
+from probkit.fractional.variogram import Variogram, sample_variogram
 from probkit.infer import HMC, NUTS, DrawsPosterior, FitResult, Laplace, Status, fit
 from probkit.infer.provenance import data_digest, provenance
-from probkit.random import as_generator
+from probkit.random import Seed, as_generator
+
+if TYPE_CHECKING:
+    import xarray as xr
 
 __all__ = ["HurstModel"]
 
@@ -94,6 +98,7 @@ class HurstModel:
         self.kind, self.noise, self.reversion = kind, noise, reversion
         self.grid_size, self.num_samples, self.engine = grid_size, num_samples, engine
         self.seed = seed
+        self.grid_: GridPosterior | None = None
 
     def fit(self, y: Any, times: Any = None) -> HurstModel:
         """Fit to one series (N,) or R series (R, N) of the same times.
@@ -108,7 +113,7 @@ class HurstModel:
         values = torch.as_tensor(np.asarray(y, dtype=np.float64))
         grid = None if times is None else torch.as_tensor(np.asarray(times, dtype=np.float64))
         self.series_ = prepare_series(values, grid, self.kind)
-        self._single = values.dim() == 1
+        self._single, self.grid_ = values.dim() == 1, None
         if self.engine is None:
             self.result_ = self._fit_grid(values, grid)
         else:
@@ -137,28 +142,55 @@ class HurstModel:
         Raises:
             ConfigurationError: times that do not follow the data.
         """
-        points = torch.as_tensor(np.asarray(times, dtype=np.float64)).reshape(-1)
-        before = points.new_tensor([self.series_.last_time])
-        gaps = torch.cat([before, points]).diff() / self.series_.step
-        if not bool((gaps > 0).all()):
-            raise ConfigurationError(
-                message(
-                    "Forecasts are for increasing times after the data",
-                    where="times",
-                    got=points.tolist()[:3],
-                    expected=f"> {self.series_.last_time}",
-                )
-            )
-        one = self._one(series)
-        draws = self._step_units(series)
-        system = fractional_system(draws["hurst"], draws["noise"], draws.get("rate"), one.span)
-        mean, sd = forecast(system, draws["scale"], one, gaps.tolist())
-        spread = (sd.square().mean(-1) + mean.var(-1, unbiased=False)).sqrt()
-        return {
-            "mean": mean.mean(-1),
-            "sd": spread,
-            "quantiles": mixture_quantiles(mean, sd, quantiles),
-        }
+        return self._posterior().predict(times, quantiles=quantiles, series=series)
+
+    def sample(
+        self, times: Any, *, num_samples: int = 100, seed: Seed = 0, series: int = 0
+    ) -> Tensor:
+        """Joint draws of the observations at future times, (num_samples, T), as for predict.
+
+        Raises:
+            ConfigurationError: times that do not follow the data.
+        """
+        return self._posterior().sample_futures(
+            times, num_samples=num_samples, seed=seed, series=series
+        )
+
+    def replicate(self, *, num_samples: int = 100, seed: Seed = 0, series: int = 0) -> Tensor:
+        """Series like the data, drawn from the fitted model, (num_samples, T).
+
+        They are at the times of the data; of levels all but the first, which they start from.
+        """
+        posterior, generator = self._posterior(), as_generator(seed)
+        one = select_series(self._data(), series)
+        systems = posterior.systems(series, posterior.choose(num_samples, generator))
+        return sample_series(*systems, one, generator).mT
+
+    def variogram(self, *, num_samples: int = 100, seed: Seed = 0, series: int = 0) -> Variogram:
+        """Mean squared change by lag: of the data, and of :meth:`replicate`.
+
+        A model that fits has the data inside the spread of the replicates at every lag.
+        """
+        one = select_series(self._data(), series)
+        drawn = self.replicate(num_samples=num_samples, seed=seed, series=series).mT
+        lags, data = sample_variogram(one, one.values.mT)
+        return Variogram(lags * one.step, data[:, 0], sample_variogram(one, drawn)[1])
+
+    def plot(
+        self, path: str | Path, *, what: str = "forecast", times: Any = None, series: int = 0
+    ) -> Path:
+        """One figure: the "forecast", the "posterior" of the Hurst index, or the "variogram".
+
+        Args:
+            path: the file; its suffix decides the format.
+            what: to draw.
+            times: of the forecast; by default a fifth of the data's span.
+            series: which of a batch.
+
+        Raises:
+            ConfigurationError: an unknown figure.
+        """
+        return plot_hurst(self, path, what, times, series)
 
     def compare(self, hurst: float = 0.5) -> Tensor:
         """Log Bayes factor of a free Hurst index against a fixed one, for every series.
@@ -172,13 +204,44 @@ class HurstModel:
             True
         """
         options: dict[str, Any] = {"noise": self.noise, "reversion": self.reversion}
-        free = grid_posterior(self.series_, size=self.grid_size, **options)
-        fixed = grid_posterior(self.series_, size=1, hurst=hurst, **options)
+        data = self._data()
+        free = self.grid_ or grid_posterior(data, size=self.grid_size, **options)
+        fixed = grid_posterior(data, size=1, hurst=hurst, **options)
         return free.log_evidence - fixed.log_evidence
 
+    def to_datatree(self, **options: Any) -> xr.DataTree:
+        """The result for ArviZ (``FitResult.to_datatree``)."""
+        self._posterior()
+        return self.result_.to_datatree(**options)
+
     def save(self, directory: str | Path) -> Path:
-        """Write the result (``FitResult.save``)."""
+        """Write the result (``FitResult.save``), with what forecasts need and without the data.
+
+        Of a batch of more than ten series, the forecasts of those that were forecast before.
+        """
+        self._posterior()
         return self.result_.save(directory)
+
+    @classmethod
+    def load(cls, directory: str | Path) -> HurstModel:
+        """A fitted model from a saved result; it forecasts without the data.
+
+        Raises:
+            CheckpointError: no such result, or that of another model.
+        """
+        result = FitResult.load(directory)
+        if not isinstance(result.posterior, HurstPosterior):
+            raise CheckpointError(
+                message(
+                    "The result is of another model",
+                    where=str(directory),
+                    got=type(result.posterior).__name__,
+                    remedy="load it with the class that saved it, or with FitResult.load",
+                )
+            )
+        model = cls(**result.posterior.settings)
+        model.result_ = result
+        return model
 
     def _fit_grid(self, values: Tensor, grid: Tensor | None) -> FitResult:
         start = time.process_time()
@@ -192,14 +255,10 @@ class HurstModel:
             "segment": np.array([0.0]),
             "seconds": np.array([time.process_time() - start]),
         }
-        settings = {
-            name: getattr(self, name)
-            for name in ("kind", "noise", "reversion", "grid_size", "num_samples")
-        }
         record = provenance(
             engine="grid",
             reason="few parameters: quadrature is exact",
-            settings=settings,
+            settings=self._settings(),
             seed=self.seed,
             dtype=torch.float64,
             device="cpu",
@@ -230,7 +289,7 @@ class HurstModel:
         draws["log_scale"] = 0.5 * torch.log(square)
         return {name: value.mT[None] for name, value in draws.items()}  # (chain, draw, series)
 
-    def _in_user_units(self, posterior: Any) -> DrawsPosterior:
+    def _in_user_units(self, posterior: Any) -> HurstPosterior:
         """Sites of the user: scale per unit of time, noise sd, reversion per unit of time."""
         draws, step = posterior.draws, self.series_.step
         if self._single:
@@ -241,24 +300,32 @@ class HurstModel:
             sites["noise"] = torch.exp(draws["log_scale"] + draws["log_noise"] / 2)
         if "log_reversion" in draws:
             sites["reversion"] = torch.exp(draws["log_reversion"]) / step
-        return DrawsPosterior(sites)
+        clock = Clock.of(self.series_)
+        return HurstPosterior(sites, clock, series=self.series_, settings=self._settings())
 
-    def _step_units(self, series: int) -> dict[str, Tensor]:
-        """Draws (S,) of one series, back in units of a step."""
-        posterior, step = self.result_.posterior, self.series_.step
-        assert isinstance(posterior, DrawsPosterior)
-        flat = {name: value.flatten(0, 1) for name, value in posterior.draws.items()}
-        flat = {name: v[:, series] if v.dim() == 2 else v for name, v in flat.items()}
-        found = {"hurst": flat["hurst"], "scale": flat["scale"] * step ** flat["hurst"]}
-        noise = flat.get("noise", torch.zeros_like(found["scale"]))
-        found["noise"] = (noise / found["scale"]).square()
-        if "reversion" in flat:
-            found["rate"] = flat["reversion"] * step
-        return found
+    def _posterior(self) -> HurstPosterior:
+        result = getattr(self, "result_", None)
+        if result is None:
+            raise ConfigurationError(
+                message("The model is not fitted", remedy="call fit(y, times) first")
+            )
+        assert isinstance(result.posterior, HurstPosterior)
+        return result.posterior
 
-    def _one(self, index: int) -> Series:
-        s = self.series_
-        return replace(s, values=s.values[index : index + 1], first=s.first[index : index + 1])
+    def _data(self) -> Series:
+        self._posterior()
+        if not hasattr(self, "series_"):
+            raise ConfigurationError(
+                message(
+                    "A loaded model does not hold its data",
+                    remedy="fit again for comparisons, replicates and the variogram",
+                )
+            )
+        return self.series_
+
+    def _settings(self) -> dict[str, Any]:
+        names = ("kind", "noise", "reversion", "grid_size", "num_samples", "seed")
+        return {name: getattr(self, name) for name in names}
 
     def _warn_at_the_ends(self) -> None:
         mean = self.result_.posterior.mean()["hurst"]

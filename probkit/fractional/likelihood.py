@@ -29,7 +29,15 @@ from probkit.fractional.native_filter import NativeInputs, is_native_available, 
 from probkit.fractional.series import Series
 from probkit.fractional.system import FractionalSystem
 
-__all__ = ["FilterPieces", "Step", "filter_quickly", "filter_series", "initial_state", "make_step"]
+__all__ = [
+    "FilterPieces",
+    "Step",
+    "filter_quickly",
+    "filter_series",
+    "get_loadings",
+    "initial_state",
+    "make_step",
+]
 
 
 class FilterPieces(NamedTuple):
@@ -80,8 +88,7 @@ def initial_state(system: FractionalSystem, series: Series) -> tuple[Tensor, Ten
     stationary = 1 / total
     loaded = (stationary * system.loadings[..., None, :]).sum(-1)
     P = torch.nn.functional.pad(stationary, (0, 2, 0, 2))
-    ones, zeros = torch.ones_like(loaded[..., :1]), torch.zeros_like(loaded[..., :1])
-    C = torch.cat([system.loadings, zeros if series.increments else ones, zeros], -1)
+    C = get_loadings(system, series.increments)
     size = P.shape[-1]
     units = torch.eye(size, dtype=P.dtype, device=P.device)
     offset, slope = units[-2], units[-1]
@@ -94,6 +101,12 @@ def initial_state(system: FractionalSystem, series: Series) -> tuple[Tensor, Ten
     start = series.first.reshape(-1, *(1 for _ in range(system.noise.dim() + 1)))
     mean = (start * offset).expand(-1, *system.noise.shape, size)
     return C, mean, P
+
+
+def get_loadings(system: FractionalSystem, increments: bool) -> Tensor:
+    """Loadings of the modes, the offset and the slope; that of the slope depends on the step."""
+    zero = torch.zeros_like(system.loadings[..., :1])
+    return torch.cat([system.loadings, zero if increments else zero + 1, zero], -1)
 
 
 def filter_quickly(system: FractionalSystem, series: Series) -> tuple[Tensor, Tensor]:

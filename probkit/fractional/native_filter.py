@@ -31,7 +31,7 @@ from probkit.fractional.series import Series
 from probkit.infer.native.build import library
 from probkit.infer.native.lowering import Unsupported
 
-__all__ = ["NativeInputs", "is_native_available", "native_pieces"]
+__all__ = ["NativeInputs", "is_native_available", "is_plain", "native_pieces", "require_positive"]
 
 
 @dataclass(frozen=True)
@@ -61,9 +61,25 @@ class NativeInputs:
 
 def is_native_available(like: Tensor) -> bool:
     """Whether a value of this kind can be filtered natively: not while torch transforms it."""
+    return is_plain(like) and _library() is not None
+
+
+def is_plain(like: Tensor) -> bool:
+    """Whether a tensor has numbers that native code can read: float64 on the CPU, untransformed."""
     plain = not isinstance(like, FakeTensor) and not torch._C._functorch.get_interpreter_stack()
-    cpu = like.device.type == "cpu" and like.dtype == torch.float64
-    return cpu and plain and _library() is not None
+    return plain and like.device.type == "cpu" and like.dtype == torch.float64
+
+
+def require_positive(failed: int) -> None:
+    """Raise for the step, counted from 1, whose variance was not positive; 0 is none."""
+    if failed:
+        raise NotPositiveDefiniteError(
+            message(
+                "The variance of an observation is not positive",
+                where=f"observation {failed - 1}",
+                remedy="let the model have noise, or move the times apart",
+            )
+        )
 
 
 def native_pieces(inputs: NativeInputs, series: Series) -> tuple[Tensor, Tensor]:
@@ -106,15 +122,7 @@ class _Pieces(torch.autograd.Function):
         code = _library()
         assert code is not None
         outputs = (means, covariances, log_variance, quadratic)
-        failed = code.forward(ctypes.byref(problem), *(_pointer(x) for x in outputs))
-        if failed:
-            raise NotPositiveDefiniteError(
-                message(
-                    "The variance of an observation is not positive",
-                    where=f"observation {failed - 1}",
-                    remedy="let the model have noise, or move the times apart",
-                )
-            )
+        require_positive(code.forward(ctypes.byref(problem), *(_pointer(x) for x in outputs)))
         ctx.problem = problem  # its pointers are into what is kept here
         ctx.kept = (*constants, a, Q, C, seen, y, means, covariances)
         return log_variance, quadratic

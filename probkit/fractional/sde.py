@@ -13,6 +13,7 @@ Source: Daems et al., ICLR 2024, arXiv 2310.12975; the discretisation is ours.
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Callable
 from typing import Any, NamedTuple
 
@@ -127,8 +128,8 @@ class FractionalSDE(PyroModule):
         self.matrices: StepMatrices = step_matrices(hurst.rates, dt)
         values, vectors = torch.linalg.eigh(hurst.initial_covariance)
         self.start_root = vectors * values.clamp_min(0).sqrt()
-        like = hurst.rates
-        self._check_terms(like.new_zeros(()), like.new_zeros(2, dim))
+        # a copy, because modules that have run cannot be put into another PyroModule
+        copy.deepcopy(self).draw_parameters()
 
     @property
     def process(self) -> MarkovApproxFBM:
@@ -206,9 +207,18 @@ class FractionalSDE(PyroModule):
         """Of observations given paths."""
         return log_likelihood(self.likelihood, x[..., self.observed, :], y)
 
-    def forward(self, y: Tensor) -> None:
-        """The Pyro model; guides have the sites ``start`` and ``noise``."""
+    def forward(self, y: Tensor, *, marginal: Callable[[Tensor], Tensor] | None = None) -> None:
+        """The Pyro model; guides have the sites ``start`` and ``noise``.
+
+        Args:
+            y: observations.
+            marginal: their log-likelihood with the path integrated out, in place of the path.
+        """
         like, size = self._process.rates, len(self._process.rates)
+        self.draw_parameters()
+        if marginal is not None:
+            pyro.factor("y", marginal(y))
+            return
         with pyro.plate("paths", self.num_paths), pyro.poutine.scale(scale=1 / self.num_paths):
             white = dist.Normal(like.new_zeros(()), 1.0)
             start = pyro.sample("start", white.expand([self.dim, size + 2]).to_event(2))
@@ -218,7 +228,13 @@ class FractionalSDE(PyroModule):
             law = as_event(self.likelihood(path.x[..., self.observed, :]), 1)
             pyro.sample("y", law, obs=y.expand(law.batch_shape + law.event_shape))
 
-    def _check_terms(self, t: Tensor, x: Tensor) -> None:
+    def draw_parameters(self) -> None:
+        """Draw what has a prior (``PyroSample``), outside any plate and once for a run."""
+        like = self.matrices.decay
+        self.check_terms(like.new_zeros(()), like.new_zeros(2, self.dim))
+
+    def check_terms(self, t: Tensor, x: Tensor) -> None:
+        """Refuse a drift or diffusion of the wrong shape or sign at x (*batch, D)."""
         for name, term in (("drift", self.drift(t, x)), ("diffusion", self.diffusion(t, x))):
             if term.shape != x.shape:
                 raise ShapeError(

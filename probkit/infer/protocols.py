@@ -14,7 +14,7 @@ from typing import Any, Protocol, runtime_checkable
 import torch
 from torch import Tensor
 
-__all__ = ["GibbsModel", "PosteriorLike", "State", "StepInfo", "Sweep"]
+__all__ = ["EngineLike", "GibbsModel", "PosteriorLike", "State", "StepInfo", "Sweep"]
 
 State = dict[str, Tensor]
 
@@ -83,3 +83,14 @@ class GibbsModel(Protocol):
     def gibbs_step(self, state: State, generator: torch.Generator) -> State: ...
 
     def draw(self, state: State) -> dict[str, Tensor]: ...
+
+
+@runtime_checkable
+class EngineLike(Protocol):
+    """An engine of the user's own, as ``probkit.fit`` calls it; ``probkit.testing`` checks one.
+
+    ``fit`` takes the model and its data, and by keyword ``seed``, ``reason`` (why this engine was
+    chosen), ``checkpoint``, ``resume``, ``callbacks`` and ``progress``; it returns a ``FitResult``.
+    """
+
+    def fit(self, model: Any, data: Any = None, **options: Any) -> Any: ...

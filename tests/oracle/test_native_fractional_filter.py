@@ -6,7 +6,8 @@ import pytest
 import torch
 
 from probkit.errors import NotPositiveDefiniteError
-from probkit.fractional import native_filter, series_log_likelihood
+from probkit.fractional import batch_filter, native_filter, series_log_likelihood
+from probkit.fractional.batch_filter import filter_batch
 from probkit.fractional.likelihood import filter_quickly, filter_series
 from probkit.fractional.series import prepare_series
 from probkit.fractional.system import FractionalSystem, fractional_system
@@ -17,8 +18,8 @@ NATIVE = native_filter._library() is not None
 needs_compiler = pytest.mark.skipif(not NATIVE, reason="there is no C++ compiler")
 
 
-def example(kind, uneven, missing):
-    increments = sample_fgn(0.3, 40, 2, seed=0)
+def example(kind, uneven, missing, count=2):
+    increments = sample_fgn(0.3, 40, count, seed=0)
     values = increments if kind == "increments" else increments.cumsum(1)
     times = None
     if uneven:
@@ -117,3 +118,41 @@ def test_without_a_compiler_torch_filters(monkeypatch):
     expected = series_log_likelihood(series, *p[:3], None)
     monkeypatch.setattr(native_filter, "_library", lambda: None)
     torch.testing.assert_close(series_log_likelihood(series, *p[:3], None), expected)
+
+
+@needs_compiler
+@pytest.mark.parametrize(
+    ("kind", "uneven", "missing", "reversion"),
+    [
+        ("levels", False, True, False),
+        ("levels", True, True, True),
+        ("increments", False, True, False),
+    ],
+)
+def test_a_batch_of_parameters_and_series_is_filtered_as_by_torch(kind, uneven, missing, reversion):
+    series = example(kind, uneven, missing, 11)  # neither is a multiple of a register
+    hurst = torch.linspace(0.05, 0.95, 5, **F64)
+    rate = torch.logspace(-2, 0.5, 5, **F64) if reversion else None
+    system = fractional_system(hurst, torch.linspace(0, 2, 5, **F64), rate, series.span)
+    found, expected = filter_batch(system, series), filter_series(system, series)
+    assert found.num_observed == expected.num_observed
+    for name in ("log_variance", "quadratic", "mean", "covariance"):
+        one, other = getattr(found, name), getattr(expected, name)
+        torch.testing.assert_close(one, other, rtol=1e-9, atol=1e-9, msg=name)
+
+
+@needs_compiler
+def test_a_batch_names_a_variance_that_is_not_positive():
+    series = example("increments", False, False)
+    hurst, noise = torch.tensor([0.3, 0.4], **F64), torch.tensor([0.0, -9.0], **F64)
+    with pytest.raises(NotPositiveDefiniteError, match="observation 0"):
+        filter_batch(fractional_system(hurst, noise, None, 40), series)
+
+
+def test_without_a_compiler_torch_filters_a_batch(monkeypatch):
+    series = example("levels", True, False)
+    hurst = torch.tensor([0.2, 0.6], **F64)
+    system = fractional_system(hurst, torch.zeros_like(hurst), None, series.span)
+    expected = filter_batch(system, series)
+    monkeypatch.setattr(batch_filter, "_library", lambda: None)
+    torch.testing.assert_close(filter_batch(system, series).quadratic, expected.quadratic)

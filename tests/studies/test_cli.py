@@ -6,7 +6,7 @@ import csv
 import json
 import subprocess
 import sys
-from importlib.metadata import PackageNotFoundError
+from importlib import metadata
 from pathlib import Path
 
 import numpy as np
@@ -88,7 +88,7 @@ def test_bad_calls_end_with_code_2_and_a_message(
 def test_list_names_families_data_sets_and_as_json() -> None:
     text = _run("list").stdout
     assert "families:" in text and "sst" in text
-    sections = json.loads(_run("list", "--json").stdout)
+    sections = json.loads(_run("list", "--json").stdout)["result"]
     assert "tensor" in sections["families"]
     assert "sst" in sections["data sets"]
 
@@ -102,8 +102,8 @@ def test_doctor_finds_nothing_wrong_here() -> None:
 def test_doctor_finds_a_version_out_of_range(monkeypatch: pytest.MonkeyPatch) -> None:
     from probkit.cli import doctor
 
-    monkeypatch.setattr(doctor, "requires", lambda _: ["torch>=99", "no-such-package-here>=1"])
-    monkeypatch.setattr(doctor, "version", _version)
+    monkeypatch.setattr(metadata, "requires", lambda _: ["torch>=99", "no-such-package-here>=1"])
+    monkeypatch.setattr(metadata, "version", _version)
     found = {finding.name: finding for finding in doctor._packages()}
     assert (found["torch"].verdict, found["torch"].remedy) == ("wrong", "needs torch>=99")
     assert found["no-such-package-here"].value == "missing"
@@ -111,7 +111,7 @@ def test_doctor_finds_a_version_out_of_range(monkeypatch: pytest.MonkeyPatch) ->
 
 def _version(name: str) -> str:
     if name == "no-such-package-here":
-        raise PackageNotFoundError(name)
+        raise metadata.PackageNotFoundError(name)
     return "2.0"
 
 
@@ -121,7 +121,8 @@ def test_report_is_rendered_again(tmp_path: Path) -> None:
     done = _run("report", str(tmp_path))
     assert done.returncode == 0, done.stderr
     assert "# A run" in done.stdout and (tmp_path / "report.md").exists()
-    assert json.loads(_run("report", str(tmp_path), "--json").stdout)["data"] == {"entries": 3}
+    told = json.loads(_run("report", str(tmp_path), "--json").stdout)
+    assert told["result"]["data"] == {"entries": 3}
 
 
 @pytest.mark.parametrize("text", [None, "{", "[]"])
