@@ -71,4 +71,3 @@ def _outcome(loader: Loader, path: Path) -> str | None:
             place = f"{Path(ours[-1].filename).name}:{ours[-1].lineno}"
             return f"{type(error).__name__} at {place}: {str(error)[:120]}"
     return None
-

@@ -234,7 +234,11 @@ class FractionalSDE(PyroModule):
         self.check_terms(like.new_zeros(()), like.new_zeros(2, self.dim))
 
     def check_terms(self, t: Tensor, x: Tensor) -> None:
-        """Refuse a drift or diffusion of the wrong shape or sign at x (*batch, D)."""
+        """Refuse a drift or diffusion of the wrong shape or sign at x (*batch, D).
+
+        Raises:
+            ConfigurationError, ShapeError: drift or diffusion do not fit the state.
+        """
         for name, term in (("drift", self.drift(t, x)), ("diffusion", self.diffusion(t, x))):
             if term.shape != x.shape:
                 raise ShapeError(
