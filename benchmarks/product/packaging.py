@@ -15,6 +15,7 @@ from pathlib import Path
 from benchmarks.frame import Context, Line, cpu_seconds, row
 
 _ROOT = Path(__file__).parents[2]
+_MAIN = "from probkit.cli.main import main; main()"
 # read or compiled when probkit runs
 _DATA = (
     "probkit/fractional/filter.cpp",
@@ -34,7 +35,7 @@ def import_time(context: Context) -> Iterator[Line]:
     plain, both = seconds.values()
     yield Line("added", "import probkit beyond import torch (CPU s, medians)", both - plain)
     yield Line("torch", "import torch (CPU s)", plain)
-    help_seconds = sorted(_cpu([sys.executable, "-m", "probkit", "--help"]) for _ in range(rounds))
+    help_seconds = sorted(_cpu([sys.executable, "-c", _MAIN, "--help"]) for _ in range(rounds))
     yield Line("help", "probkit --help, whole process (CPU s)", help_seconds[rounds // 2])
 
 
@@ -60,7 +61,7 @@ def wheel(context: Context) -> Iterator[Line]:
         where = _run([str(python), "-c", "import probkit; print(probkit.__file__)"], folder)
         found = Path(where.strip()).is_relative_to(folder)
         yield Line("own", "the wheel's package is the one in use", float(found))
-        command = [str(python), "-c", "from probkit.cli.main import main; main()"]
+        command = [str(python), "-c", _MAIN]
         _run([*command, "--help"], folder)
         _run([*command, "doctor"], folder)
         yield Line("cli", "probkit --help and doctor work", 1.0)
