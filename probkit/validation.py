@@ -8,7 +8,7 @@ typed error that names the argument, what was got and what was expected. What on
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from typing import Any
 
 import numpy as np
@@ -24,6 +24,10 @@ __all__ = [
     "check_finite",
     "check_positive",
     "check_whole",
+    "require_choice",
+    "require_not_negative",
+    "require_positive",
+    "unknown",
 ]
 
 
@@ -84,15 +88,25 @@ def check_choice(what: str, name: str, value: Any, choices: Iterable[Any]) -> An
     """
     known = list(choices)
     if value not in known:
-        raise ConfigurationError(
-            message(
-                f"Unknown {what}",
-                where=name,
-                got=repr(value),
-                expected="one of " + ", ".join(map(str, known)),
-            )
-        )
+        raise unknown(what, name, value, known)
     return value
+
+
+def unknown(what: str, name: str, value: Any, choices: Iterable[Any]) -> ConfigurationError:
+    """The error of :func:`check_choice`, to raise where a chain of cases ends.
+
+    Example:
+        >>> print(unknown("noise", "kind", "cauchy", ["laplace", "gaussian"]))
+        Unknown noise (kind: got 'cauchy', expected one of laplace, gaussian).
+    """
+    return ConfigurationError(
+        message(
+            f"Unknown {what}",
+            where=name,
+            got=repr(value),
+            expected="one of " + ", ".join(map(str, choices)),
+        )
+    )
 
 
 def as_tensor(value: Any, where: str) -> Tensor:
@@ -153,6 +167,43 @@ def check_finite(values: Tensor, where: str, *, remedy: str | None = None) -> Te
             )
         )
     return values
+
+
+def require_positive(settings: object, *names: str) -> None:
+    """Check that the named attributes are positive.
+
+    Raises:
+        ConfigurationError: one is not; the message names it.
+    """
+    for name in names:
+        value = getattr(settings, name)
+        if not value > 0:
+            raise ConfigurationError(
+                message("A setting must be positive", where=name, got=value, expected="> 0")
+            )
+
+
+def require_choice(settings: object, name: str, choices: Sequence[object]) -> None:
+    """Check that the named attribute is one of some words or values.
+
+    Raises:
+        ConfigurationError: it is not; the message names it.
+    """
+    check_choice("setting", name, getattr(settings, name), choices)
+
+
+def require_not_negative(settings: object, *names: str) -> None:
+    """Check that the named attributes are at least zero.
+
+    Raises:
+        ConfigurationError: one is not; the message names it.
+    """
+    for name in names:
+        value = getattr(settings, name)
+        if not value >= 0:
+            raise ConfigurationError(
+                message("A setting must not be negative", where=name, got=value, expected=">= 0")
+            )
 
 
 def _kind(value: Any) -> str:

@@ -74,8 +74,9 @@ def report_usage(error: Any, arguments: list[str]) -> int:
     error.show()
     code = int(error.exit_code)
     if "--json" in arguments:
-        words = [word for word in arguments if not word.startswith("-")]
-        print_object(" ".join(words[:2]), code, None, error.format_message())
+        context = getattr(error, "ctx", None)
+        name = context.command_path.partition(" ")[2] if context else ""
+        print_object(name, code, None, error.format_message())
     return code
 
 

@@ -80,7 +80,11 @@ def _redraw(directory: Path, record: dict[str, Any]) -> dict[str, Path]:
     from probkit.cli.application import family_modules
 
     known = {name for name, _ in family_modules()}
-    if family not in known or not (directory / "manifest.json").exists():
+    if (
+        not isinstance(family, str)
+        or family not in known
+        or not (directory / "manifest.json").exists()
+    ):
         return {}
     name = f"probkit.{family}.study"
     redraw = getattr(import_module(name), "redraw", None) if find_spec(name) else None

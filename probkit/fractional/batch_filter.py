@@ -54,10 +54,10 @@ class _Problem(ctypes.Structure):
 def _run(code: ctypes.CDLL, system: FractionalSystem, series: Series) -> FilterPieces:
     C, mean, P = initial_state(system, series)
     num, count, size = mean.shape
-    gaps, index = torch.unique(series.gaps, return_inverse=True)
+    gaps = series.gaps.new_tensor(series.distinct_gaps)
     seen = series.gaps if series.increments else series.gaps.new_tensor(series.elapsed)
     kept = (
-        *(index, series.observed.contiguous(), gaps, seen.contiguous()),
+        *(series.gap_index, series.observed.contiguous(), gaps, seen.contiguous()),
         series.values.mT.contiguous(),
         pad(system.rates, (0, 2)).expand(count, size).mT.contiguous(),
         C.expand(count, size).mT.contiguous(),
@@ -65,7 +65,7 @@ def _run(code: ctypes.CDLL, system: FractionalSystem, series: Series) -> FilterP
         mean.mT.contiguous(),
         P.expand(count, size, size).movedim(0, -1).contiguous(),
     )
-    sizes = (len(index), size, num, count, len(gaps), int(series.increments))
+    sizes = (len(series.gaps), size, num, count, len(gaps), int(series.increments))
     problem = _Problem(*sizes, *(x.data_ptr() for x in kept))
     found = [
         torch.empty(*shape, dtype=P.dtype)
@@ -74,8 +74,8 @@ def _run(code: ctypes.CDLL, system: FractionalSystem, series: Series) -> FilterP
     pointers = (ctypes.c_void_p(x.data_ptr()) for x in found)
     require_positive(code.batch(ctypes.byref(problem), *pointers))
     log_variance, quadratic, last, covariance = found
-    observed = int(series.observed.sum())
-    return FilterPieces(log_variance, quadratic, observed, last.mT, covariance.movedim(-1, 0))
+    covariance = covariance.movedim(-1, 0)
+    return FilterPieces(log_variance, quadratic, series.num_observed, last.mT, covariance)
 
 
 @cache

@@ -8,9 +8,9 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import Tensor
 
-from probkit.errors import ConfigurationError, message
 from probkit.infer import DrawsPosterior
 from probkit.plot import plot_curve, plot_curves, plot_forecast
+from probkit.validation import check_choice
 
 if TYPE_CHECKING:
     from probkit.fractional.hurst import HurstModel
@@ -37,16 +37,9 @@ def plot_hurst(
         labels: of the time and of the values.
     """
     figures = {"forecast": _forecast, "posterior": _posterior, "variogram": _variogram}
-    if what not in figures:
-        raise ConfigurationError(
-            message(
-                "Unknown figure",
-                where="what",
-                got=repr(what),
-                expected="one of " + ", ".join(figures),
-            )
-        )
-    return figures[what](model, Path(path), times, series, labels)
+    return figures[check_choice("figure", "what", what, figures)](
+        model, Path(path), times, series, labels
+    )
 
 
 def _forecast(

@@ -95,7 +95,7 @@ def _evaluate(
     parts = [_pieces(series, some, noise, reversion) for some in points.split(_CHUNK)]
     log_variance = torch.cat([part[0] for part in parts], -1)
     quadratic = torch.cat([part[1] for part in parts], -1)
-    count = int(series.observed.sum())
+    count = series.num_observed
     log_density = -0.5 * (count * torch.log(quadratic) + log_variance)
     cells = zip(ranges, counts, strict=True)
     cell = sum(math.log((b - a) / n) for (a, b), n in cells if b > a)

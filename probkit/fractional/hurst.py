@@ -13,9 +13,10 @@ import torch
 from torch import Tensor
 
 from probkit.errors import CheckpointError, ConfigurationError, FitWarning, message
+from probkit.fractional.encoder import HurstEncoder
 from probkit.fractional.figures import plot_hurst
 from probkit.fractional.grid import GridPosterior, grid_posterior
-from probkit.fractional.model import hurst_model
+from probkit.fractional.model import hurst_model, log_scale
 from probkit.fractional.posterior import Clock, HurstPosterior, select_series
 from probkit.fractional.series import Series, prepare_series
 from probkit.fractional.simulate import sample_series
@@ -46,8 +47,9 @@ class HurstModel:
         reversion: whether the level reverts to a mean.
         grid_size: points of the Hurst index on the final grid.
         num_samples: posterior draws.
-        engine: None for quadrature on a grid; ``Laplace``, ``NUTS`` or ``HMC`` settings. Grids
-            give every series of a batch its own parameters, the engines one set to all.
+        engine: None for quadrature on a grid; a trained ``HurstEncoder``; or ``Laplace``, ``NUTS``
+            or ``HMC`` settings. Grids and encoders give every series of a batch its own
+            parameters, the other engines one set to all.
         seed: of draws and engines.
 
     Attributes:
@@ -75,7 +77,7 @@ class HurstModel:
         reversion: bool = False,
         grid_size: int = 61,
         num_samples: int = 1000,
-        engine: Laplace | NUTS | HMC | None = None,
+        engine: HurstEncoder | Laplace | NUTS | HMC | None = None,
         seed: int = 0,
     ) -> None:
         if kind not in ("levels", "increments"):
@@ -93,6 +95,15 @@ class HurstModel:
                     "Mean reversion is a property of levels",
                     where="reversion",
                     remedy='give levels with kind="levels"',
+                )
+            )
+        if isinstance(engine, HurstEncoder) and (engine.noise != noise or reversion):
+            raise ConfigurationError(
+                message(
+                    "The encoder was trained for another model",
+                    where="engine",
+                    got=f"noise={engine.noise}, reversion=False",
+                    expected=f"noise={noise}, reversion={reversion}",
                 )
             )
         self.kind, self.noise, self.reversion = kind, noise, reversion
@@ -116,6 +127,8 @@ class HurstModel:
         self._single, self.grid_ = values.dim() == 1, None
         if self.engine is None:
             self.result_ = self._fit_grid(values, grid)
+        elif isinstance(self.engine, HurstEncoder):
+            self.result_ = self._fit_encoder(self.engine, values, grid)
         else:
             model = hurst_model(self.series_, noise=self.noise, reversion=self.reversion)
             found = fit(model, engine=self.engine, seed=self.seed)
@@ -243,6 +256,34 @@ class HurstModel:
         model.result_ = result
         return model
 
+    def _fit_encoder(self, encoder: HurstEncoder, values: Tensor, grid: Tensor | None) -> FitResult:
+        start = time.process_time()
+        found = encoder.draw(self.series_, self.num_samples, self.seed)
+        posterior = self._in_user_units(DrawsPosterior(found.draws))
+        history = {
+            "objective": np.array([found.diagnostics["importance_ess"]]),
+            "segment": np.array([0.0]),
+            "seconds": np.array([time.process_time() - start]),
+        }
+        record = provenance(
+            engine="encoder",
+            reason="asked for",
+            settings={
+                "kind": self.kind,
+                "noise": self.noise,
+                "num_proposals": encoder.num_proposals,
+                "num_samples": self.num_samples,
+            },
+            seed=self.seed,
+            dtype=torch.float64,
+            device="cpu",
+            data=data_digest(values, grid),
+        )
+        weighted = found.importance
+        return FitResult(
+            Status.CONVERGED, posterior, history, found.diagnostics, record, importance=weighted
+        )
+
     def _fit_grid(self, values: Tensor, grid: Tensor | None) -> FitResult:
         start = time.process_time()
         found = grid_posterior(
@@ -291,7 +332,9 @@ class HurstModel:
 
     def _in_user_units(self, posterior: Any) -> HurstPosterior:
         """Sites of the user: scale per unit of time, noise sd, reversion per unit of time."""
-        draws, step = posterior.draws, self.series_.step
+        draws, step = dict(posterior.draws), self.series_.step
+        if "scale_offset" in draws:
+            draws["log_scale"] = log_scale(self.series_, draws)
         if self._single:
             draws = {k: v[..., 0] if v.dim() == 3 else v for k, v in draws.items()}
         hurst = draws["hurst"]

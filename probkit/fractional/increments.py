@@ -29,7 +29,7 @@ from probkit.fractional.sde import FractionalSDE
 from probkit.sde.scan import scan_steps
 from probkit.statespace.fractional import MarkovApproxFBM, exact_step
 
-__all__ = ["Whitening", "increments", "log_density", "path_log_density", "whitening"]
+__all__ = ["Whitening", "increments", "log_density", "path_log_density", "whiten", "whitening"]
 
 
 class Whitening(NamedTuple):
@@ -74,8 +74,15 @@ def whitening(process: MarkovApproxFBM, dt: float, num_steps: int, index: int = 
 def log_density(r: Float[Tensor, "N S"], filter: Whitening) -> Float[Tensor, " S"]:
     """Log density of increments, differentiable in them."""
     constant = len(r) * math.log(2 * math.pi) / 2 + filter.sd.log().sum()
-    z = _Whiten.apply(r, filter) if is_native(r) else _whiten(r, filter)
-    return -0.5 * z.square().sum(0) - constant
+    return -0.5 * whiten(r, filter).square().sum(0) - constant
+
+
+def whiten(r: Float[Tensor, "N S"], filter: Whitening) -> Float[Tensor, "N S"]:
+    """Increments as independent standard normal ones: prediction errors over their sds."""
+    if not is_native(r):
+        return _whiten(r, filter)
+    z: Tensor = _Whiten.apply(r, filter)
+    return z
 
 
 def increments(

@@ -21,11 +21,11 @@ from typing import NamedTuple
 import torch
 from jaxtyping import Float
 from torch import Tensor
-from torch.func import vjp, vmap
+from torch.func import vmap
 
 from probkit.errors import ConfigurationError, NotPositiveDefiniteError, message
 from probkit.fractional.native_paths import is_native, path_library, pointer
-from probkit.fractional.observation import GaussianLikelihood, quadratic_sites
+from probkit.fractional.observation import GaussianLikelihood, derivative, quadratic_sites
 from probkit.fractional.sde import FractionalSDE
 
 __all__ = [
@@ -170,8 +170,12 @@ def linearized(sde: FractionalSDE, reference: Float[Tensor, "S N+1 D"], y: Tenso
 def _terms(sde: FractionalSDE, x: Float[Tensor, "S N D"]) -> tuple[Tensor, Tensor, Tensor]:
     """Means over the ensemble of drift (N, D), diffusion (N, D) and Jacobian (N, D, D)."""
     times, rows = sde.times()[:-1], x.movedim(0, 1)
-    sde.check_terms(times[0], rows[0])
-    b, s = vmap(sde.drift)(times, rows), vmap(sde.diffusion)(times, rows)
+    with torch.enable_grad():
+        rows = rows.detach().requires_grad_()
+        b = vmap(sde.drift)(times, rows)
+        # paths do not share their drift: one product gives a row of every Jacobian
+        parts = [derivative(b[..., i].sum(), rows).mean(1) for i in range(sde.dim)]
+    s = vmap(sde.diffusion)(times, rows.detach()).detach()
     if not bool((s > 0).all()):
         wrong = int(torch.nonzero(~(s > 0).flatten(1).all(1))[0])
         raise ConfigurationError(
@@ -182,11 +186,8 @@ def _terms(sde: FractionalSDE, x: Float[Tensor, "S N D"]) -> tuple[Tensor, Tenso
                 remedy="end a network with softplus",
             )
         )
-    # paths do not share their drift: one product gives a row of every Jacobian
-    units = torch.eye(sde.dim, dtype=x.dtype)
-    _, pullback = vjp(lambda rows: vmap(sde.drift)(times, rows), rows)
-    J = torch.stack([pullback(unit.expand(rows.shape))[0].mean(1) for unit in units], -2)
-    return b.mean(1), s.mean(1), J
+    sde.check_terms(times[0], rows[0].detach())
+    return b.detach().mean(1), s.mean(1), torch.stack(parts, -2)
 
 
 def flat_state(x: Tensor, y: Tensor, slope: Tensor) -> Tensor:

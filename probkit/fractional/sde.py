@@ -14,14 +14,15 @@ Source: Daems et al., ICLR 2024, arXiv 2310.12975; the discretisation is ours.
 from __future__ import annotations
 
 import copy
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from typing import Any, NamedTuple
 
 import pyro
 import pyro.distributions as dist
 import torch
 from jaxtyping import Float
-from pyro.nn import PyroModule
+from pyro.nn import PyroModule, PyroSample
 from torch import Tensor
 
 from probkit.errors import ConfigurationError, ShapeError, message
@@ -65,7 +66,8 @@ class FractionalSDE(PyroModule):
             paths of the batch (``torch.func.vmap`` linearises it).
         diffusion: ``s(t, x)``, positive, or a number.
         hurst: of the driving noise: a number, (D,) for one index a coordinate, or a
-            :class:`MarkovApproxFBM`, whose kind of weights is then used.
+            :class:`MarkovApproxFBM`, whose kind of weights is then used. A Pyro distribution is a
+            prior, with the site ``hurst``.
         dt: length of a step.
         num_steps: steps N; the path covers [0, N dt].
         observed: (M,) indices of the grid, 0 ... N, at which ``y`` is observed.
@@ -96,7 +98,7 @@ class FractionalSDE(PyroModule):
         self,
         drift: Callable[[Tensor, Tensor], Tensor],
         diffusion: float | Callable[[Tensor, Tensor], Tensor],
-        hurst: float | Tensor | MarkovApproxFBM,
+        hurst: float | Tensor | MarkovApproxFBM | torch.distributions.Distribution,
         *,
         dt: float,
         num_steps: int,
@@ -111,6 +113,11 @@ class FractionalSDE(PyroModule):
     ) -> None:
         super().__init__()
         _check(dt, num_steps, observed, noise, dim, num_paths, initial)
+        self.hurst_prior = hurst if isinstance(hurst, torch.distributions.Distribution) else None
+        if isinstance(hurst, torch.distributions.Distribution):
+            self.hurst = PyroSample(hurst)
+            hurst = _central(hurst, learn_hurst)
+        self._given_hurst: list[Tensor] = []
         if not isinstance(hurst, MarkovApproxFBM):
             hurst = MarkovApproxFBM(hurst, num_steps=num_steps, dt=dt)
         _check_process(hurst, dim)
@@ -133,11 +140,27 @@ class FractionalSDE(PyroModule):
 
     @property
     def process(self) -> MarkovApproxFBM:
-        """The driving noise, at the present Hurst index."""
+        """The driving noise, at the present Hurst index; draws it if it has a prior."""
+        if self._given_hurst:
+            return self._process.with_hurst(self._given_hurst[-1])
+        if self.hurst_prior is not None:
+            return self._process.with_hurst(self.hurst)
         if not self.learn_hurst:
             return self._process
         low, high = HURST_RANGE
         return self._process.with_hurst(low + (high - low) * torch.sigmoid(self.raw_hurst))
+
+    @contextmanager
+    def at_hurst(self, value: Tensor | None) -> Iterator[None]:
+        """Use this Hurst index within the context; None changes nothing."""
+        if value is None:
+            yield
+            return
+        self._given_hurst.append(value)
+        try:
+            yield
+        finally:
+            self._given_hurst.pop()
 
     def noise_scale(self) -> NoiseScale:
         """Weights and slope of the driving noise, to be computed once for a path."""
@@ -232,6 +255,8 @@ class FractionalSDE(PyroModule):
         """Draw what has a prior (``PyroSample``), outside any plate and once for a run."""
         like = self.matrices.decay
         self.check_terms(like.new_zeros(()), like.new_zeros(2, self.dim))
+        if self.hurst_prior is not None:
+            self.hurst  # noqa: B018  (draws the site)
 
     def check_terms(self, t: Tensor, x: Tensor) -> None:
         """Refuse a drift or diffusion of the wrong shape or sign at x (*batch, D).
@@ -264,6 +289,27 @@ def joined_path(first: tuple[Tensor, Tensor], xs: Tensor, ys: Tensor) -> SDEPath
     """The path from its start and what a scan stacked."""
     x, y = (torch.cat([a[None], rest]) for a, rest in zip(first, (xs, ys), strict=True))
     return SDEPath(x.movedim(0, -2), y.movedim(0, -3))
+
+
+def _central(prior: torch.distributions.Distribution, learn_hurst: bool) -> Tensor:
+    """A Hurst index in the middle of its prior.
+
+    Raises:
+        ConfigurationError: the prior reaches beyond the range, or ``learn_hurst`` is set.
+    """
+    low, high = HURST_RANGE
+    bounds = [getattr(prior.support, end, None) for end in ("lower_bound", "upper_bound")]
+    inside = all(b is not None and bool(((b >= low) & (b <= high)).all()) for b in bounds)
+    if not inside or learn_hurst:
+        raise ConfigurationError(
+            message(
+                "A prior of the Hurst index lies within its range and excludes learn_hurst",
+                where="hurst",
+                got=f"support {prior.support}, learn_hurst={learn_hurst}",
+                expected=f"a distribution on a part of [{low}, {high}], as Uniform is",
+            )
+        )
+    return torch.as_tensor(prior.mean, dtype=torch.float64)
 
 
 def _check_process(process: MarkovApproxFBM, dim: int) -> None:

@@ -6,11 +6,12 @@ become steps without an observation, and every series of a batch shares times an
 
 from __future__ import annotations
 
+import math
 import warnings
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import torch
-from jaxtyping import Bool, Float
+from jaxtyping import Bool, Float, Int64
 from torch import Tensor
 
 from probkit.errors import DataError, FitWarning, ShapeError, message
@@ -38,6 +39,9 @@ class Series:
         step: length of a step in the user's unit of time.
         num_missing: entries left out.
         last_time: in the user's unit.
+        num_observed: steps with an observation.
+        distinct_gaps: in rising order.
+        gap_index: which of them each gap is.
     """
 
     values: Float[Tensor, "R T"]
@@ -49,11 +53,24 @@ class Series:
     step: float
     num_missing: int
     last_time: float
+    num_observed: int = field(init=False)
+    distinct_gaps: list[float] = field(init=False)
+    gap_index: Int64[Tensor, " T"] = field(init=False)
+
+    def __post_init__(self) -> None:
+        # here, so that a model can be traced: a tracer follows no values
+        distinct, index = torch.unique(self.gaps, return_inverse=True)
+        for name, value in (
+            ("num_observed", int(self.observed.sum())),
+            ("distinct_gaps", distinct.tolist()),
+            ("gap_index", index),
+        ):
+            object.__setattr__(self, name, value)
 
     @property
     def span(self) -> int:
         """Length in steps, rounded up."""
-        return max(1, int(torch.ceil(self.gaps.sum() - _EVEN)))
+        return max(1, math.ceil(self.elapsed[-1] - _EVEN))
 
 
 def prepare_series(

@@ -39,6 +39,7 @@ __all__ = ["LatentVideoModel", "VideoBound"]
 
 _COARSEST = 4
 _CHUNK = 64
+_START_LOG_SD = -2.0
 
 
 class VideoBound(NamedTuple):
@@ -117,6 +118,9 @@ class LatentVideoModel(nn.Module):
             )
             inputs = self.dynamics.num_decoded + num_content
             self.decoder = FrameDecoder(widths, inputs, pooled)
+        with torch.no_grad():  # x(0) starts well inside its prior, all else in it
+            log_sd = self.encoder.start.bias.unflatten(0, (2, self.dynamics.dim, -1))[1]
+            log_sd.zero_()[:, 0] = _START_LOG_SD
 
     def model(self, frames: Float[Tensor, "B T H W"]) -> None:
         """The Pyro model; its objective is the mean over videos.
@@ -219,7 +223,7 @@ class LatentVideoModel(nn.Module):
 
         Args:
             videos: all of them, or an iterable of batches of one size; on the model's device.
-            engine: by default Adam with a learning rate from .002 down to .0002 and the norm of
+            engine: by default Adam with a learning rate from .004 down to .0004 and the norm of
                 gradients cut at 1000.
             steps: of the default engine.
             batch_size: where all videos are given.
@@ -239,7 +243,7 @@ class LatentVideoModel(nn.Module):
         if engine is None:
             engine = SVI(
                 steps=steps,
-                learning_rate=2e-3,
+                learning_rate=4e-3,
                 clip_norm=1000.0,
                 window=min(100, steps),
                 num_posterior_samples=1,

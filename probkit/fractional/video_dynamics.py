@@ -101,7 +101,7 @@ class LatentDynamics(nn.Module):
         num_context: int = 32,
         hidden: int = 64,
         diffusion_width: int = 16,
-        diffusion: float = 0.5,
+        diffusion: float = 0.2,
         segment: int | None = None,
         seed: int = 0,
     ) -> None:
@@ -250,7 +250,7 @@ class PathLaw(dist.TorchDistribution):
         super().__init__(torch.Size([num_paths]), torch.Size(shape), validate_args=False)
 
     def sample(self, sample_shape: Any = ()) -> Tensor:
-        """Draw paths, (*sample_shape, B, N + 1, D, K + 1)."""
+        """Draw paths, ``(*sample_shape, B, N + 1, D, K + 1)``."""
         shape = torch.Size(sample_shape) + self.batch_shape
         with torch.no_grad():
             path = self.dynamics.sample(shape.numel(), self.num_steps)

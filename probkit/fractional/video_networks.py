@@ -21,6 +21,8 @@ __all__ = ["Codes", "CoordinateDiffusion", "FrameDecoder", "VideoEncoder", "perc
 
 _COARSEST = 4
 _MAX_GROUPS = 8
+_DENSE = 256
+_DARK = -2.0
 
 
 class Codes(NamedTuple):
@@ -96,7 +98,7 @@ class VideoEncoder(nn.Module):
 
 
 class FrameDecoder(nn.Module):
-    """Mean of a frame's pixels from the state and the content, in (0, 1).
+    """Mean of a frame's pixels from the state and the content, in (0, 1); dark at the start.
 
     Example:
         >>> FrameDecoder((4, 8), 3)(torch.zeros(5, 3)).shape
@@ -105,15 +107,22 @@ class FrameDecoder(nn.Module):
 
     def __init__(self, widths: Sequence[int], num_inputs: int, pooled: bool = False) -> None:
         super().__init__()
-        self.first = nn.Linear(num_inputs, widths[-1] * _COARSEST**2)
+        self.first = nn.Sequential(
+            nn.Linear(num_inputs, _DENSE), nn.SiLU(), nn.Linear(_DENSE, widths[-1] * _COARSEST**2)
+        )
         stages: list[nn.Module] = []
+        last: nn.Conv2d | nn.ConvTranspose2d
         backwards = tuple(reversed(widths))
         for width, after in zip(backwards, (*backwards[1:], 1), strict=True):
             stages += [_norm(width), nn.SiLU()]
             if pooled:
-                stages += [nn.Upsample(scale_factor=2), nn.Conv2d(width, after, 3, padding=1)]
+                stages.append(nn.Upsample(scale_factor=2))
+                last = nn.Conv2d(width, after, 3, padding=1)
             else:
-                stages.append(nn.ConvTranspose2d(width, after, 4, stride=2, padding=1))
+                last = nn.ConvTranspose2d(width, after, 4, stride=2, padding=1)
+            stages.append(last)
+        assert last.bias is not None
+        nn.init.constant_(last.bias, _DARK)
         self.stages = nn.Sequential(*stages)
         self.width = widths[-1]
 

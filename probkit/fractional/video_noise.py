@@ -16,6 +16,7 @@ from torch import Tensor, nn
 from probkit.errors import ConfigurationError, message
 from probkit.sde.exact import StepMatrices, step_matrices
 from probkit.statespace.fractional import MarkovApproxFBM
+from probkit.statespace.fractional_l2 import geometric_rates
 from probkit.statespace.fractional_tables import HURST_RANGE
 
 __all__ = ["LatentNoise", "NoiseTerms"]
@@ -50,7 +51,7 @@ class LatentNoise(nn.Module):
         learn_hurst: whether it is a parameter.
         step: length of a step.
         num_steps: of a path; chooses the table of "law".
-        weights: "law" or "l2" (published; five rates from .05 to ``20``, over the path's length).
+        weights: "law", or "l2" with the five published rates, .05 to 20 per unit of time.
 
     Raises:
         ConfigurationError: an unknown kind.
@@ -88,7 +89,8 @@ class LatentNoise(nn.Module):
             self._matrices = StepMatrices(step, one, one * step, one[:, None] * step**0.5)
             self.size = 1
             return
-        process = MarkovApproxFBM(hurst, num_steps=num_steps, dt=step, weights=weights)
+        rates = geometric_rates(5, 0.05, 20.0) if weights == "l2" else None
+        process = MarkovApproxFBM(hurst, num_steps=num_steps, dt=step, weights=weights, rates=rates)
         self._process, self.size = process, len(process.rates)
         self._matrices = step_matrices(process.rates, step)
         self.raw_hurst: nn.Parameter | None = None

@@ -17,11 +17,12 @@ import numpy as np
 from probkit.errors import ConfigurationError, message
 from probkit.infer.callbacks import Callback
 from probkit.infer.checkpoint import Checkpoint
-from probkit.infer.engine import Run, model_settings, require_positive
+from probkit.infer.engine import Run, model_settings
 from probkit.infer.protocols import Sweep
 from probkit.infer.result import FitResult
 from probkit.infer.stopping import RelativeChange
 from probkit.random import Seed
+from probkit.validation import require_positive
 
 __all__ = ["CAVI", "CVI"]
 

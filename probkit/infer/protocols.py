@@ -14,7 +14,15 @@ from typing import Any, Protocol, runtime_checkable
 import torch
 from torch import Tensor
 
-__all__ = ["EngineLike", "GibbsModel", "PosteriorLike", "State", "StepInfo", "Sweep"]
+__all__ = [
+    "EngineLike",
+    "GibbsModel",
+    "PosteriorLike",
+    "State",
+    "StepInfo",
+    "Sweep",
+    "WeighsItself",
+]
 
 State = dict[str, Tensor]
 
@@ -57,6 +65,15 @@ class PosteriorLike(Protocol):
     def spec(self) -> dict[str, Any]: ...
 
     def tensors(self) -> State: ...
+
+
+@runtime_checkable
+class WeighsItself(Protocol):
+    """A guide that knows the importance weights of its draws, and what of them to show."""
+
+    def weighted_draws(self, num_samples: int) -> tuple[dict[str, Tensor], Tensor]:
+        """Draws (num_samples, *event) by name, and log p - log q of each, (num_samples,)."""
+        ...
 
 
 @runtime_checkable

@@ -96,7 +96,8 @@ class Study:
 
 def draw(solution: PDESolution | InverseSolution, folder: Path) -> dict[str, Path]:
     """The figures of a solution, by caption: u, its prior spectra where it has any, the history."""
-    found, dim = {}, len(solution.result.posterior.sides)  # type: ignore[attr-defined]
+    posterior: Any = solution.result.posterior
+    found, dim = {}, len(posterior.sides)
     if dim < 3:
         found["Solution"] = solution.plot(folder / "solution.png")
     spectra = solution.spectrum() if isinstance(solution, PDESolution) else []

@@ -17,7 +17,7 @@ from probkit.similarity.class_features import ClassFeatures
 from probkit.similarity.feature_kde import FeatureKDE
 from probkit.similarity.release import Release
 from probkit.similarity.sketch import Sketch
-from probkit.similarity.validation import check_positive, check_whole
+from probkit.validation import check_positive, check_whole
 
 __all__ = ["ClassSketch", "PrivateClassifier"]
 

@@ -29,6 +29,7 @@ from probkit.similarity.sketch import Sketch
 from probkit.similarity.spectral_laws import KERNELS
 from probkit.similarity.validation import check_box
 from probkit.study import Lines
+from probkit.validation import unknown
 
 __all__ = ["ReleaseJob", "describe_release", "parse_bounds", "query_file"]
 
@@ -133,14 +134,7 @@ class ReleaseJob:
             center, radius = (low + high) / 2, float(torch.linalg.vector_norm(high - low) / 2)
             ball: dict[str, Any] = {"metric": self.similarity, "radius": radius, "center": center}
             return PrivateDistance(dim, **ball, relation=self.relation, seed=self.seed), low, high
-        raise ConfigurationError(
-            message(
-                "Unknown similarity",
-                where="--kernel",
-                got=self.similarity,
-                expected=", ".join([*KERNELS, "l1", "l2", "l2sq"]),
-            )
-        )
+        raise unknown("similarity", "--kernel", self.similarity, [*KERNELS, "l1", "l2", "l2sq"])
 
 
 def describe_release(release: Release) -> dict[str, Any]:

@@ -20,7 +20,7 @@ Sources: He & Joseph, arXiv 2307.14719; Piironen & Vehtari, Electron. J. Stat. 1
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import pyro
@@ -33,10 +33,16 @@ from probkit.distributions import KroneckerSparseNormal
 from probkit.errors import ConfigurationError, ShapeError, message
 from probkit.infer.protocols import PosteriorLike
 from probkit.random import Seed, as_generator
+from probkit.validation import check_choice
 
 __all__ = ["PRIORS", "CoefficientDraws", "draw_coefficients", "kronecker_sparse_model"]
 
 PRIORS = ("gaussian", "horseshoe")
+Dictionaries = (
+    Sequence[Inexact[Tensor, "M_k N_k"]]
+    | Callable[[dict[str, Tensor]], Sequence[Inexact[Tensor, "*draw M_k N_k"]]]
+)
+
 _LOG_RELATIVE = (-3.0, 4.0)
 _AMPLITUDE_SD, _NOISE_SD, _NOISE_SHARE = 5.0, 3.0, 0.1
 _CHUNK_ELEMENTS = 20_000_000
@@ -138,7 +144,7 @@ class CoefficientDraws:
 def draw_coefficients(
     posterior: PosteriorLike,
     y: Inexact[Tensor, "*measurements"],
-    dictionaries: Sequence[Inexact[Tensor, "M_k N_k"]],
+    dictionaries: Dictionaries,
     *,
     noise: float | None = None,
     snapshots: bool = False,
@@ -149,7 +155,10 @@ def draw_coefficients(
 
     Args:
         posterior: of the fit, ``result.posterior``, by any engine.
-        y, dictionaries, noise, snapshots: as given to :func:`kronecker_sparse_model`.
+        y, noise, snapshots: as given to :func:`kronecker_sparse_model`.
+        dictionaries: likewise; or, in a larger model whose dictionaries have unknowns of their
+            own, a function from draws of all sites (num_samples, ...) to dictionaries, each
+            (num_samples, M_k, N_k) or (M_k, N_k).
         num_samples: draws of scales and noise, and of coefficients.
         seed: of both.
 
@@ -166,19 +175,19 @@ def draw_coefficients(
                 remedy="give the same noise= as to the model",
             )
         )
+    factors = list(dictionaries(sites) if callable(dictionaries) else dictionaries)
     amplitude = sites["log_amplitude"]
-    scales = [
-        _scales(amplitude, _relative_of(sites, k), len(dictionaries))
-        for k in range(len(dictionaries))
-    ]
+    scales = [_scales(amplitude, _relative_of(sites, k), len(factors)) for k in range(len(factors))]
     variance = torch.full_like(amplitude, noise) if noise is not None else sites["log_noise"].exp()
-    atoms = math.prod(a.shape[-1] for a in dictionaries) * (len(y) if snapshots else 1)
+    atoms = math.prod(a.shape[-1] for a in factors) * (len(y) if snapshots else 1)
     chunk = max(_CHUNK_ELEMENTS // atoms, 1)
     means, variances, draws = [], [], []
-    parts = zip(*(s.split(chunk) for s in (*scales, variance)), strict=True)
-    for *some, v in parts:
+    for part in torch.arange(len(amplitude), device=amplitude.device).split(chunk):
         law = KroneckerSparseNormal(
-            dictionaries, some, v, num_snapshots=len(y) if snapshots else None
+            [a[part] if a.dim() > 2 else a for a in factors],
+            [g[part] for g in scales],
+            variance[part],
+            num_snapshots=len(y) if snapshots else None,
         )
         given = law.posterior(y)
         means.append(given.mean)
@@ -226,12 +235,7 @@ def _check(
     snapshots: bool,
     global_scale: float,
 ) -> None:
-    if prior not in PRIORS:
-        raise ConfigurationError(
-            message(
-                "Unknown prior", where="prior", got=repr(prior), expected="horseshoe or gaussian"
-            )
-        )
+    check_choice("prior", "prior", prior, PRIORS)
     for name, value in (("noise", noise), ("global_scale", global_scale)):
         if value is not None and not value > 0:
             raise ConfigurationError(

@@ -29,6 +29,7 @@ from probkit.errors import ConfigurationError, ShapeError, message
 from probkit.random import Seed, as_generator
 from probkit.statespace.fractional_l2 import geometric_rates, l2_weights
 from probkit.statespace.fractional_tables import law_weights, mvn_variance, slope_variance
+from probkit.validation import check_choice
 
 __all__ = ["MarkovApproxFBM", "exact_step"]
 
@@ -227,10 +228,7 @@ def _check(
 ) -> None:
     choices = {"kind": ("I", "II"), "weights": ("law", "l2"), "normalize": ("unit", "mvn")}
     for name, value in (("kind", kind), ("weights", weights), ("normalize", normalize)):
-        if value not in choices[name]:
-            raise ConfigurationError(
-                message("Unknown choice", where=name, got=repr(value), expected=choices[name])
-            )
+        check_choice("choice", name, value, choices[name])
     if not (num_steps >= 1 and dt > 0):
         raise ConfigurationError(
             message("Steps and their length must be positive", got=(num_steps, dt))

@@ -38,6 +38,8 @@ class _Step(NamedTuple):
 class SequentialEngine:
     """One point after the other; see the module documentation."""
 
+    differentiable = False  # the derivative of a QR factorisation needs full rank
+
     def filter(self, transitions: Transitions, H: Tensor, sites: Sites) -> Filtered:
         steps = _forward(transitions, H, sites)
         m, S, mean, S_f, half_logdet = (torch.stack(x, -1) for x in zip(*steps, strict=True))

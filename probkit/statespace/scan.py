@@ -59,6 +59,8 @@ class _Update(NamedTuple):
 class ParallelEngine:
     """The three passes over the chain, each in chunks; see the module documentation."""
 
+    differentiable = True
+
     def __init__(self, chunk: int = CHUNK) -> None:
         self.chunk = chunk
 
@@ -116,7 +118,6 @@ def smooth_parallel(
 
     Raises:
         NotPositiveDefiniteError: a site with negative precision.
-        ConfigurationError: on differentiating anything but ``log_normalizer``.
 
     Example:
         >>> one = torch.ones(2, 1, 1)

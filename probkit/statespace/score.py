@@ -9,7 +9,9 @@ With the predicted moments ``(m_i, P_i)``, the filtered ones ``(m_f, P_f)``, and
     d/dH = sum_i linear_i E[z_i]' - precision_i H E[z_i z_i']
 
 (the first is the heat equation of Gaussian convolution), all without an inverse of ``Q_i`` and at
-the cost of one pass of the smoother. Source: J. Durbin and S. J. Koopman, Time Series Analysis by
+the cost of one pass of the smoother. Gradients of the marginals, which are second derivatives of
+the normaliser, have no such form: where they are asked for, an engine that consists of
+differentiable operations is run once more and differentiated. Source: J. Durbin and S. J. Koopman, Time Series Analysis by
 State Space Methods, 7.3.3 (the score vector), here for sites instead of observations.
 """
 
@@ -63,7 +65,12 @@ class Smoothed(NamedTuple):
 
 
 class Engine(Protocol):
-    """A covariance-form algorithm: sequential or parallel in time."""
+    """A covariance-form algorithm: sequential or parallel in time.
+
+    ``differentiable`` tells whether autograd can go through ``filter`` and ``smooth``.
+    """
+
+    differentiable: bool
 
     def filter(self, transitions: Transitions, H: Tensor, sites: Sites) -> Filtered: ...
 
@@ -77,7 +84,10 @@ class Engine(Protocol):
 
 
 def smooth_with(engine: Engine, transitions: Transitions, H: Tensor, sites: Sites) -> Posterior:
-    """Posterior by ``engine``; its ``log_normalizer`` is differentiable in all arguments."""
+    """Posterior by ``engine``, differentiable once; the moments only if the engine is.
+
+    The slope in a precision that is exactly zero is zero: a missing value stays missing.
+    """
     transitions, H, sites = expand_together(transitions, H, sites)
     parts = _Evidence.apply(engine, True, *transitions, H, sites.precision, sites.linear)
     mean, covariance, cross, value = parts
@@ -143,7 +153,7 @@ class _Evidence(torch.autograd.Function):
     def backward(ctx: Any, *grads: Tensor | None) -> tuple[Tensor | None, ...]:
         refuse_second_derivative("log_normalizer")
         if any(grad is not None for grad in grads[:-1]):
-            _refuse_marginal_gradient()
+            return (None, None, *_replayed(ctx, grads))
         if grads[-1] is None:
             return (None,) * 7
         A, Q, H, precision, linear, *rest = ctx.saved_tensors
@@ -187,11 +197,32 @@ def _sites(precision: Tensor, linear: Tensor) -> Sites:
     return Sites(precision, linear, linear.new_zeros(linear.shape[:-2]))
 
 
-def _refuse_marginal_gradient() -> None:
-    raise ConfigurationError(
-        message(
-            "The covariance form differentiates the log normaliser only",
-            where="Posterior.mean, .covariance or .cross",
-            remedy='use smooth(..., method="information") for gradients of the marginals',
+def _replayed(ctx: Any, grads: tuple[Tensor | None, ...]) -> list[Tensor | None]:
+    """Gradients of moments and normaliser by autograd through a second run of the engine."""
+    if not ctx.engine.differentiable:
+        raise ConfigurationError(
+            message(
+                "The sequential form differentiates the log normaliser only",
+                where="Posterior.mean, .covariance or .cross",
+                remedy='use smooth(..., method="parallel") for gradients of the marginals',
+            )
         )
-    )
+    asked = ctx.needs_input_grad[2:]
+    with torch.enable_grad():
+        inputs = [
+            x.detach().requires_grad_(wanted)
+            for x, wanted in zip(ctx.saved_tensors[:5], asked, strict=True)
+        ]
+        A, Q, H, precision, linear = inputs
+        given = Transitions(A, Q), H, _sites(precision, linear)
+        filtered = ctx.engine.filter(*given)
+        smoothed, _ = ctx.engine.smooth(*given, filtered)
+        pairs = [
+            (output, grad)
+            for output, grad in zip((*smoothed, filtered.log_normalizer), grads, strict=True)
+            if grad is not None
+        ]
+        wanted = [x for x in inputs if x.requires_grad]
+        outputs, weights = zip(*pairs, strict=True)
+        found = iter(torch.autograd.grad(outputs, wanted, weights, allow_unused=True))
+    return [next(found) if x.requires_grad else None for x in inputs]

@@ -244,6 +244,19 @@ def test_training_raises_the_bound_and_leaves_nothing_global():
     assert len(pyro.get_param_store()) == 0
 
 
+def test_published_settings_make_a_model():
+    """First order, control and L2 weights: the state of Y(0) is the prior's, and all is finite."""
+    settings = {"second_order": False, "posterior": "control", "weights": "l2", "num_substeps": 3}
+    model = stir(small(settings, pooled=True))
+    frames = moving_digits(2, num_frames=4, seed=0)
+    assert model.dynamics.noise.size == 5 and model.dynamics.start_size == 1
+    bound = model.bound(frames)
+    assert bool(bound.elbo.isfinite().all()) and bool((bound.kl > 0).all())
+    assert torch.allclose(bound.elbo, bound.log_likelihood - bound.kl)
+    constant = -0.5 * math.log(math.pi) * frames[0].numel()
+    assert torch.allclose(bound.log_likelihood, constant - bound.squared_error, rtol=1e-4)
+
+
 def test_noise_goes_where_the_states_are():
     terms = LatentDynamics(**SMALL).noise.terms(torch.empty(1, device="meta"))
     parts = [*terms.matrices[1:], *terms[1:]]

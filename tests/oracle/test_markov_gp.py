@@ -160,6 +160,49 @@ def test_samples_are_reparametrised():
     assert bool(torch.isfinite(gradient).all()) and bool((gradient != 0).all())
 
 
+def test_observing_is_gaussian_regression():
+    kernel, noise = build("matern32"), torch.linspace(0.1, 0.5, NUM_POINTS, dtype=F64)
+    y = torch.sin(TIMES).index_fill(0, torch.tensor([3]), torch.nan)
+    process, seen = MarkovGaussianProcess(kernel, TIMES, mean=0.3).observe(y, noise), ~y.isnan()
+    K = dense(kernel).covariance_matrix
+    law = dist.MultivariateNormal(
+        torch.full_like(y[seen], 0.3), K[:, seen][:, :, seen] + torch.diag(noise[seen])
+    )
+    torch.testing.assert_close(process.log_normalizer, law.log_prob(y[seen]))
+    gain = K[:, :, seen] @ torch.linalg.inv(law.covariance_matrix)
+    torch.testing.assert_close(process.mean, 0.3 + gain @ (y[seen] - 0.3))
+
+
+def test_a_guide_at_nearly_equal_times_has_the_gradient_of_the_dense_one():
+    kernel = MaternKernel(1.5)
+    times = torch.tensor([0.0, 0.5, 0.5 + 1e-4, 0.5 + 1.1e-4, 1.0, 1.7], dtype=F64)
+    assert choose_method(kernel.transitions(times)).method == "parallel"
+    y = torch.sin(3 * times).requires_grad_()
+    noise = torch.linspace(0.2, 0.4, 6, dtype=F64).requires_grad_()
+    leaves = [y, noise, kernel.raw_lengthscale]
+    prior = MarkovGaussianProcess(kernel, times)
+    process = prior.observe(y, noise)
+    weight = torch.cos(5 * times)
+    ours = (weight * process.mean).sum() + kl_divergence(process, prior)
+    K = kernel(times).to_dense()
+    gain = torch.linalg.solve(K + torch.diag(noise), K).mT
+    mean, spread = gain @ y, torch.eye(6, dtype=F64) - gain  # spread = Sigma K^-1
+    # KL(q, p) with K^-1 applied in closed form, since K itself is nearly singular
+    quadratic = y @ gain.mT @ torch.linalg.solve(K + torch.diag(noise), y)
+    logdet = torch.logdet(K + torch.diag(noise)) - noise.log().sum()
+    divergence = 0.5 * (spread.trace() + quadratic - 6 + logdet)
+    theirs = (weight * mean).sum() + divergence
+    torch.testing.assert_close(ours, theirs, rtol=1e-8, atol=1e-9)
+    pairs = zip(*(torch.autograd.grad(value, leaves) for value in (ours, theirs)), strict=True)
+    for one, other in pairs:
+        torch.testing.assert_close(one, other, rtol=1e-6, atol=1e-8)
+    with torch.random.fork_rng():
+        torch.manual_seed(0)
+        draw = MarkovGaussianProcess(kernel, times).observe(y, noise).rsample()
+    drawn = torch.autograd.grad(draw.sum(), leaves)
+    assert all(bool(torch.isfinite(g).all()) for g in drawn)
+
+
 @pytest.mark.parametrize("name", NAMES)
 def test_conditional_equals_dense_interpolation(name):
     kernel = build(name)

@@ -4,11 +4,18 @@ import math
 
 import pytest
 import torch
+from torch.fx.experimental.proxy_tensor import make_fx
 
 from probkit.errors import NotPositiveDefiniteError
 from probkit.fractional import batch_filter, native_filter, series_log_likelihood
 from probkit.fractional.batch_filter import filter_batch
-from probkit.fractional.likelihood import filter_quickly, filter_series
+from probkit.fractional.likelihood import (
+    filter_quickly,
+    filter_series,
+    initial_state,
+    make_step,
+)
+from probkit.fractional.model import log_scale
 from probkit.fractional.series import prepare_series
 from probkit.fractional.system import FractionalSystem, fractional_system
 from probkit.statespace.fractional_noise import sample_fgn
@@ -109,7 +116,7 @@ def test_a_variance_that_is_not_positive_is_named():
     series = example("increments", False, False)
     system = fractional_system(torch.tensor(0.3, **F64), torch.tensor(-9.0, **F64), None, 40)
     with pytest.raises(NotPositiveDefiniteError, match="observation 0"):
-        filter_quickly(FractionalSystem(*system), series)
+        filter_quickly(FractionalSystem(*system), series, torch.ones((), **F64))
 
 
 def test_without_a_compiler_torch_filters(monkeypatch):
@@ -156,3 +163,57 @@ def test_without_a_compiler_torch_filters_a_batch(monkeypatch):
     expected = filter_batch(system, series)
     monkeypatch.setattr(batch_filter, "_library", lambda: None)
     torch.testing.assert_close(filter_batch(system, series).quadratic, expected.quadratic)
+
+
+@needs_compiler
+@pytest.mark.parametrize("profile", [False, True])
+def test_maps_and_first_derivatives_take_one_operator(profile):
+    series = example("levels", True, True)
+
+    def value(h):
+        system = fractional_system(h, 0.5 * torch.ones_like(h), None, series.span)
+        return filter_quickly(system, series, None if profile else 2 * torch.ones_like(h))
+
+    graph = make_fx(torch.func.functionalize(torch.func.grad(value)))(torch.tensor(0.4, **F64))
+    targets = [str(node.target) for node in graph.graph.nodes]
+    assert targets.count("probkit.fractional_filter.default") == 1
+    hurst = torch.tensor([0.2, 0.7], **F64)
+    slopes, values = torch.func.vmap(torch.func.grad_and_value(value))(hurst)
+    for h, slope, found in zip(hurst, slopes, values, strict=True):
+        h = h.clone().requires_grad_()
+        expected = value(h)
+        torch.testing.assert_close(found, expected.detach())
+        torch.testing.assert_close(slope, torch.autograd.grad(expected, h)[0])
+
+
+@needs_compiler
+def test_given_the_best_scale_the_likelihood_is_the_profile():
+    series = example("increments", False, False)
+    p = parameters()[:3]
+    system = fractional_system(p[0], p[2].exp(), None, series.span)
+    profile = filter_quickly(system, series, None)
+    pieces = filter_series(system, series)
+    expected = 2 * (pieces.log_variance + 40 * pieces.quadratic.sum().log())
+    torch.testing.assert_close(profile, expected)
+    draws = {"hurst": p[0][None], "log_noise": p[2][None], "scale_offset": torch.ones(1, **F64)}
+    scale = log_scale(series, draws)
+    torch.testing.assert_close(scale[0], 1 + 0.5 * torch.log(pieces.quadratic.sum() / 80))
+
+
+@needs_compiler
+def test_the_operator_keeps_the_rules_of_torch():
+    series = example("levels", False, True)
+    system = fractional_system(*(torch.tensor(x, **F64) for x in (0.4, 0.2)), None, series.span)
+    C, mean, P = initial_state(system, series)
+    step = make_step(system, C, 1.0, False)
+    points = [
+        x[None].expand(3, *x.shape).contiguous()
+        for x in (step.a[None], step.Q[None], C[None], system.noise, mean, P, torch.ones((), **F64))
+    ]
+    seen = series.gaps.new_tensor(series.elapsed)
+    data = (seen, series.gap_index, series.observed, series.values.mT.contiguous(), False)
+    torch.library.opcheck(
+        torch.ops.probkit.fractional_filter.default,
+        (*points, *data),
+        test_utils=("test_schema", "test_faketensor"),
+    )

@@ -236,9 +236,30 @@ def test_choice_and_errors():
     with pytest.raises(NotPositiveDefiniteError, match=r"Q\[1\]"):
         smooth(coinciding, kernel.H, sites, "information")
     A = transitions.A.clone().requires_grad_()
-    posterior = smooth(Transitions(A, transitions.Q), kernel.H, sites, "parallel")
+    posterior = smooth(Transitions(A, transitions.Q), kernel.H, sites, "sequential")
     with pytest.raises(ConfigurationError, match="log normaliser only"):
         posterior.mean.sum().backward()
+
+
+def test_gradients_of_the_marginals_equal_in_both_forms():
+    _, _, transitions, H, sites = problem(1.5, length=40, missing=5)
+    generator = as_generator(1)
+    found = []
+    for method in ("information", "parallel"):
+        leaves = [x.clone().requires_grad_() for x in (*transitions, H, *sites[:2])]
+        A, Q, row, precision, linear = leaves
+        given = Sites(precision, linear, sites.log_scale)
+        posterior = smooth(Transitions(A, Q), row, given, method)
+        if not found:
+            like = (posterior.mean, posterior.covariance, posterior.cross)
+            weights = [torch.randn(x.shape, generator=generator, dtype=x.dtype) for x in like]
+        total = sum((w * x).sum() for w, x in zip(weights, posterior[:3], strict=True))
+        grads = torch.autograd.grad(total + posterior.log_normalizer, leaves)
+        found.append([grads[0], 0.5 * (grads[1] + grads[1].mT), *grads[2:]])
+    seen = sites.precision.diagonal(dim1=-2, dim2=-1).sum(-1) > 0
+    found = [[*g[:3], 0.5 * (g[3] + g[3].mT)[seen], g[4]] for g in found]
+    for one, other in zip(*found, strict=True):
+        torch.testing.assert_close(one, other, rtol=1e-7, atol=1e-8)
 
 
 def test_integrated_wiener_process_takes_the_covariance_form():

@@ -329,6 +329,14 @@ def test_known_noise_is_asked_for_again():
         draw_coefficients(result.posterior, p.y, p.dictionaries)
     found = draw_coefficients(result.posterior, p.y, p.dictionaries, noise=p.noise, num_samples=5)
     assert found.mean.shape == p.x.shape
+
+    def with_batch(sites):
+        first, *others = p.dictionaries
+        return [first.expand(len(sites["log_amplitude"]), *first.shape), *others]
+
+    again = draw_coefficients(result.posterior, p.y, with_batch, noise=p.noise, num_samples=5)
+    torch.testing.assert_close(again.mean, found.mean)
+    torch.testing.assert_close(again.draws, found.draws)
     with pytest.raises(ConfigurationError, match="probability"):
         found.interval(1.0)
 

@@ -8,11 +8,14 @@ import subprocess
 import sys
 from importlib import metadata
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
 
+from probkit.cli.main import main
 from probkit.report import write_report
+from probkit.tensor.study import redraw
 
 
 def _run(*arguments: str) -> subprocess.CompletedProcess[str]:
@@ -50,6 +53,9 @@ def test_fit_report_predict(table: Path, tmp_path: Path) -> None:
     scores = json.loads((out / "report.json").read_text())["scores"]["random"]
     assert scores["probkit"]["rmse"] < scores["mean"]["rmse"]
     assert "probkit" in done.stdout
+    (out / "figures" / "factors.png").unlink()
+    assert {path.name for path in redraw(out).values()} == {"factors.png", "elbo.png"}
+    assert (out / "figures" / "factors.png").exists()
     points = tmp_path / "points.csv"
     points.write_text("day,lat,lon\n2020-01-05,2.5,3\n2020-02-01,1,1\n")
     done = _run("tensor", "predict", str(out), str(points))
@@ -74,14 +80,16 @@ def test_fit_report_predict(table: Path, tmp_path: Path) -> None:
     ],
 )
 def test_bad_calls_end_with_code_2_and_a_message(
-    table: Path, tmp_path: Path, arguments: list[str], words: list[str]
+    table: Path, tmp_path: Path, arguments: list[str], words: list[str], capsys: Any
 ) -> None:
     arguments = [str(table) if a == "TABLE" else a for a in arguments]
     out = tmp_path / "run"
-    done = _run("tensor", "fit", *arguments, "--out", str(out), "--quiet")
-    assert done.returncode == 2
-    assert "Traceback" not in done.stderr
-    assert all(word in done.stderr.lower() for word in words), done.stderr
+    with pytest.raises(SystemExit) as stop:
+        main(["tensor", "fit", *arguments, "--out", str(out), "--quiet"])
+    told = capsys.readouterr().err
+    assert stop.value.code == 2
+    assert "Traceback" not in told
+    assert all(word in told.lower() for word in words), told
     assert not out.exists()
 
 
@@ -107,6 +115,16 @@ def test_doctor_finds_a_version_out_of_range(monkeypatch: pytest.MonkeyPatch) ->
     found = {finding.name: finding for finding in doctor._packages()}
     assert (found["torch"].verdict, found["torch"].remedy) == ("wrong", "needs torch>=99")
     assert found["no-such-package-here"].value == "missing"
+
+
+def test_doctor_finds_a_bad_pair(monkeypatch: pytest.MonkeyPatch) -> None:
+    from probkit.cli import doctor
+
+    found = {"numpy": "2.4.6", "netCDF4": "1.6.5", "nolds": "0.5.2"}
+    monkeypatch.setattr(metadata, "version", found.__getitem__)
+    (pair,) = doctor._bad_pairs()
+    assert (pair.name, pair.value, pair.verdict) == ("numpy + netCDF4", "2.4.6 + 1.6.5", "wrong")
+    assert "netCDF4" in pair.remedy
 
 
 def _version(name: str) -> str:

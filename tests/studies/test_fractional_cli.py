@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from probkit.errors import ConfigurationError, DataError
-from probkit.fractional.study import HurstStudy, load_series
+from probkit.fractional.study import HurstStudy, load_series, redraw
 from probkit.statespace.fractional_noise import sample_fgn
 
 
@@ -43,6 +43,7 @@ def test_hurst_of_a_file(table, tmp_path):
     assert (out / "forecast.csv").read_text().splitlines()[1].startswith("2020-04-30")
     names = {path.name for path in (out / "figures").iterdir()}
     assert names == {"forecast.png", "posterior.png", "variogram.png"}
+    assert [path.name for path in redraw(out).values()] == ["posterior.png"]
     assert {"manifest.json", "posterior.nc"} <= {path.name for path in out.iterdir()}
 
 
