@@ -62,6 +62,13 @@ def holdout(
 
     Raises:
         DataError: a fraction outside [0, 1), or an unknown input.
+
+    Example:
+        >>> from probkit.io import Table
+        >>> x = torch.arange(10.0)[:, None]
+        >>> test, labels = holdout(Table(x, x[:, 0], ("t",), "y", ("numeric",)), fraction=0.2)
+        >>> int(test.sum()), labels.count("random")
+        (2, 2)
     """
     if not 0 <= fraction < 1:
         raise DataError(

@@ -79,6 +79,13 @@ def read_table(
     Raises:
         DataError: no such file or column, an unknown suffix, NaN among the coordinates.
         DependencyError: pandas is not installed.
+
+    Example:
+        >>> import tempfile
+        >>> with tempfile.TemporaryDirectory() as folder:
+        ...     table = read_table(write_table(f"{folder}/t.csv", {"a": [1, 2], "y": [3, 4]}))
+        >>> table.inputs, table.target, table.y.tolist()
+        (('a',), 'y', [3.0, 4.0])
     """
     path = _existing(path)
     frame, given_target = _read_frame(path, target)
@@ -121,6 +128,16 @@ def table_from_frame(
     """A table from a data frame; ``target=None`` gives NaN targets (points to predict at).
 
     Rows without a target are left out, or keep NaN if ``drop_missing`` is False.
+
+    Raises:
+        DataError: no such column, no coordinates, or values that cannot be read.
+
+    Example:
+        >>> import pandas as pd
+        >>> frame = pd.DataFrame({"day": ["2020-01-01", "2020-01-03"], "y": [1.0, None]})
+        >>> table = table_from_frame(frame, target="y")
+        >>> table.kinds, table.num_missing, tuple(table.x.shape)
+        (('datetime',), 1, (1, 1))
     """
     frame = frame.rename(columns=str)
     chosen = list(inputs) if inputs else [c for c in frame.columns if c != target]
@@ -178,7 +195,13 @@ def table_from_frame(
 def table_from_arrays(
     values: np.ndarray, coordinates: Mapping[str, Any], *, target: str, name: str
 ) -> Table:
-    """Long table of a gridded array; ``coordinates`` maps each axis' name to its values."""
+    """Long table of a gridded array; ``coordinates`` maps each axis' name to its values.
+
+    Example:
+        >>> axes = {"a": [0.0, 1.0], "b": [0.0, 0.5, 1.0]}
+        >>> tuple(table_from_arrays(np.ones((2, 3)), axes, target="y", name="ones").x.shape)
+        (6, 2)
+    """
     import pandas as pd
 
     mesh = np.meshgrid(*[np.arange(n) for n in values.shape], indexing="ij")
@@ -190,7 +213,15 @@ def table_from_arrays(
 
 
 def write_table(path: str | Path, columns: Mapping[str, Any]) -> Path:
-    """Write columns of equal length as CSV or Parquet, by suffix."""
+    """Write columns of equal length as CSV or Parquet, by suffix.
+
+    Example:
+        >>> import tempfile
+        >>> with tempfile.TemporaryDirectory() as folder:
+        ...     path = write_table(f"{folder}/t.csv", {"a": [1, 2], "y": [3, 4]})
+        ...     print(path.read_text().splitlines())
+        ['a,y', '1,3', '2,4']
+    """
     pd = _pandas()
     frame = pd.DataFrame({n: np.asarray(v) for n, v in columns.items()})
     path = Path(path)

@@ -160,6 +160,13 @@ def write_report(directory: str | Path, record: Mapping[str, Any]) -> Path:
 
     Returns:
         The path of ``report.md``.
+
+    Example:
+        >>> import tempfile
+        >>> with tempfile.TemporaryDirectory() as folder:
+        ...     text = write_report(folder, {"title": "A run", "data": {"rows": 3}}).read_text()
+        >>> text.splitlines()[0]
+        '# A run'
     """
     directory = Path(directory)
     directory.mkdir(parents=True, exist_ok=True)

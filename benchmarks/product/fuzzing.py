@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import json
-import sys
 import tempfile
 import traceback
 import warnings
@@ -35,7 +33,7 @@ def spoiled_files(context: Context) -> Iterator[Line]:
     count = context.size(1000, 10)
     total = 0
     for name in LOADERS:
-        got = run_job("benchmarks.product.fuzzing", name, count)
+        got = run_job("benchmarks.product.fuzzing_job", name, count)
         total += got["files"]
         found = got["faults"]
         reason = found[0] if found else None
@@ -73,9 +71,3 @@ def _outcome(loader: Loader, path: Path) -> str | None:
             place = f"{Path(ours[-1].filename).name}:{ours[-1].lineno}"
             return f"{type(error).__name__} at {place}: {str(error)[:120]}"
     return None
-
-
-if __name__ == "__main__":
-    chosen, number = LOADERS[sys.argv[1]], int(sys.argv[2])
-    texts = [str(fault) for fault in faults(chosen, range(number))]
-    print(json.dumps({"files": number * len(chosen.ways), "faults": texts}))

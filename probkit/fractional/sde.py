@@ -260,7 +260,11 @@ class FractionalSDE(PyroModule):
             self.hurst  # noqa: B018  (draws the site)
 
     def check_terms(self, t: Tensor, x: Tensor) -> None:
-        """Refuse a drift or diffusion of the wrong shape or sign at x (*batch, D)."""
+        """Refuse a drift or diffusion of the wrong shape or sign at x (*batch, D).
+
+        Raises:
+            ConfigurationError, ShapeError: drift or diffusion do not fit the state.
+        """
         for name, term in (("drift", self.drift(t, x)), ("diffusion", self.diffusion(t, x))):
             if term.shape != x.shape:
                 raise ShapeError(

@@ -39,6 +39,10 @@ class CAVI:
 
     Raises:
         ConfigurationError: a non-positive limit, tolerance or patience.
+
+    Example:
+        >>> CAVI(max_sweeps=5).tolerance
+        1e-06
     """
 
     max_sweeps: int = 2000
@@ -121,6 +125,10 @@ class CVI(CAVI):
 
     Args:
         damping: step size of the messages in natural parameters, in (0, 1].
+
+    Example:
+        >>> CVI(damping=0.5).max_sweeps
+        2000
     """
 
     damping: float = 0.7

@@ -47,6 +47,11 @@ class Budget:
     Attributes:
         kind: "pure" (the amount is epsilon) or "zcdp" (the amount is rho).
         amount: exact.
+
+    Example:
+        >>> from fractions import Fraction
+        >>> str(Budget("pure", Fraction(1, 2)))
+        'epsilon = 0.5'
     """
 
     kind: Literal["pure", "zcdp"]
