@@ -1,4 +1,4 @@
-"""The README's table of figures, from ``benchmarks/results``: ``python -m benchmarks.table --write``.
+"""The README's figures, from ``benchmarks/results``: ``python -m benchmarks.table --write``.
 
 A claim names a line of a row; figure, baseline, ratio, date and machine come from the file, so that
 nothing is typed by hand. Every target that the kept figures miss is listed below the table, whether
@@ -41,7 +41,6 @@ CLAIMS = (
     Claim("tensor", "T9", "fit", "functional Tucker to the same error", "published scheme", "s"),
     Claim("tensor", "T17", "gradient", "GP log-likelihood and gradient", "tinygp", "s"),
     Claim("sparse", "S17", "nmse", "channel error, angles off the grid", "on the grid"),
-    Claim("sparse", "S18", "speed", "a batch of problems, times faster", "one by one"),
     Claim("pde", "P18", "error", "high-frequency solution, relative error", "Chebyshev"),
     Claim("pde", "P22", "line_time", "high-frequency solution", "published scheme", "s"),
     Claim("fractional", "R8", "batch", "likelihoods, 100 series by 49 indices", "Cholesky", "s"),
