@@ -16,7 +16,8 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from probkit.errors import DataError, DependencyError, ProbkitError, message
+from probkit.errors import DataError, message
+from probkit.frames import existing_file, import_pandas, read_frame
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -87,8 +88,8 @@ def read_table(
         >>> table.inputs, table.target, table.y.tolist()
         (('a',), 'y', [3.0, 4.0])
     """
-    path = _existing(path)
-    frame, given_target = _read_frame(path, target)
+    path = existing_file(path)
+    frame, given_target = read_frame(path, target)
     target = target or given_target
     if target is None and needs_target:
         target = str(frame.columns[-1])
@@ -108,8 +109,8 @@ def read_series(path: str | Path, *, target: str | None = None, time: str | None
     Raises:
         DataError, DependencyError: as for :func:`read_table`.
     """
-    path = _existing(path)
-    frame, given = _read_frame(path, target, keep_index=True)
+    path = existing_file(path)
+    frame, given = read_frame(path, target, keep_index=True)
     target = target or given or [c for c in map(str, frame.columns) if c != time][-1]
     if time is None:
         time = ROW
@@ -222,7 +223,7 @@ def write_table(path: str | Path, columns: Mapping[str, Any]) -> Path:
         ...     print(path.read_text().splitlines())
         ['a,y', '1,3', '2,4']
     """
-    pd = _pandas()
+    pd = import_pandas()
     frame = pd.DataFrame({n: np.asarray(v) for n, v in columns.items()})
     path = Path(path)
     if path.suffix == ".parquet":
@@ -232,98 +233,10 @@ def write_table(path: str | Path, columns: Mapping[str, Any]) -> Path:
     return path
 
 
-def _existing(path: str | Path) -> Path:
-    path = Path(path)
-    if not path.exists():
-        raise DataError(
-            message(
-                "There is no such file",
-                where=str(path),
-                remedy="check the path, or give the name of a bundled data set (probkit list)",
-            )
-        )
-    return path
-
-
-def _pandas() -> Any:
-    try:
-        import pandas as pd
-    except ImportError as error:
-        raise DependencyError(
-            message("Reading tables needs pandas", remedy='pip install "probkit[data]"')
-        ) from error
-    return pd
-
-
-def _read_frame(path: Path, target: str | None, keep_index: bool = False) -> tuple[Any, str | None]:
-    pd = _pandas()
-    suffix = path.suffix.lower()
-    try:
-        if suffix in (".csv", ".txt"):
-            return pd.read_csv(path), None
-        if suffix in (".parquet", ".pq"):
-            return pd.read_parquet(path), None
-        if suffix in (".nc", ".nc4", ".cdf"):
-            return _read_netcdf(path, target, keep_index)
-    except (ProbkitError, ImportError):
-        raise
-    except Exception as error:  # of the parsers, which promise no type for damaged files
-        raise DataError(
-            message(
-                f"The file cannot be read: {error}",
-                where=str(path),
-                expected=f"a {suffix} file that is whole",
-            )
-        ) from error
-    raise DataError(
-        message(
-            "Unknown file format",
-            where=str(path),
-            got=suffix or "no suffix",
-            expected=".csv, .parquet or .nc",
-        )
-    )
-
-
-def _read_netcdf(path: Path, target: str | None, keep_index: bool) -> tuple[Any, str]:
-    import xarray as xr
-
-    with xr.open_dataset(path) as data:
-        gridded = [
-            str(n)
-            for n, v in data.data_vars.items()
-            if v.ndim == max((u.ndim for u in data.data_vars.values()), default=0)
-        ]
-        if target is None and len(gridded) != 1:
-            raise DataError(
-                message(
-                    "The file holds several variables",
-                    where=str(path),
-                    got=sorted(map(str, data.data_vars)),
-                    remedy="name one with target",
-                )
-            )
-        name = target or gridded[0]
-        if name not in data:
-            raise DataError(
-                message(
-                    f"The file has no variable {name!r}",
-                    where=str(path),
-                    expected="one of " + ", ".join(sorted(map(str, data.data_vars))),
-                )
-            )
-        array = data[name].load()
-    if array.ndim > 1:
-        return array.to_dataframe(name=name).reset_index()[[*map(str, array.dims), name]], name
-    # of points the index is a number without meaning; of a series it is the time
-    keep_index = keep_index and array.dims[0] in data.coords
-    return data.load().to_dataframe().reset_index(drop=not keep_index), name
-
-
 def _coordinate(
     column: Any, label: str, name: str
 ) -> tuple[np.ndarray, str, tuple[str, ...] | None]:
-    pd = _pandas()
+    pd = import_pandas()
     values = column.to_numpy()
     if values.dtype == object and len(values) and hasattr(values[0], "timetuple"):
         column = pd.to_datetime([v.isoformat() for v in values])
@@ -347,7 +260,7 @@ def _coordinate(
 
 def _as_dates(column: Any) -> np.ndarray | None:
     """ISO dates, or None if the strings are anything else."""
-    pd = _pandas()
+    pd = import_pandas()
     parsed = pd.to_datetime(column, format="ISO8601", errors="coerce")
     if bool(parsed.notna().all()):
         return np.asarray(parsed.to_numpy())
@@ -355,7 +268,7 @@ def _as_dates(column: Any) -> np.ndarray | None:
 
 
 def _target(column: Any, label: str, name: str) -> np.ndarray:
-    pd = _pandas()
+    pd = import_pandas()
     values = pd.to_numeric(column, errors="coerce").to_numpy(dtype=np.float64)
     unreadable = np.isnan(values) & column.notna().to_numpy()
     if unreadable.any():
@@ -373,7 +286,7 @@ def _target(column: Any, label: str, name: str) -> np.ndarray:
 
 def _check_not_mixed(column: Any, label: str, name: str) -> None:
     """A few unreadable cells among numbers are a fault of the file, not a categorical column."""
-    text = _pandas().to_numeric(column, errors="coerce").isna().to_numpy() & column.notna()
+    text = import_pandas().to_numeric(column, errors="coerce").isna().to_numpy() & column.notna()
     rows = np.flatnonzero(text)
     if len(rows) == 0 or 2 * len(rows) > len(column):
         return
