@@ -176,9 +176,7 @@ def draw_coefficients(
         )
     factors = list(dictionaries(sites) if callable(dictionaries) else dictionaries)
     amplitude = sites["log_amplitude"]
-    scales = [
-        _scales(amplitude, _relative_of(sites, k), len(factors)) for k in range(len(factors))
-    ]
+    scales = [_scales(amplitude, _relative_of(sites, k), len(factors)) for k in range(len(factors))]
     variance = torch.full_like(amplitude, noise) if noise is not None else sites["log_noise"].exp()
     atoms = math.prod(a.shape[-1] for a in factors) * (len(y) if snapshots else 1)
     chunk = max(_CHUNK_ELEMENTS // atoms, 1)

@@ -11,8 +11,9 @@ With the predicted moments ``(m_i, P_i)``, the filtered ones ``(m_f, P_f)``, and
 (the first is the heat equation of Gaussian convolution), all without an inverse of ``Q_i`` and at
 the cost of one pass of the smoother. Gradients of the marginals, which are second derivatives of
 the normaliser, have no such form: where they are asked for, an engine that consists of
-differentiable operations is run once more and differentiated. Source: J. Durbin and S. J. Koopman, Time Series Analysis by
-State Space Methods, 7.3.3 (the score vector), here for sites instead of observations.
+differentiable operations is run once more and differentiated. Source: J. Durbin and S. J. Koopman,
+Time Series Analysis by State Space Methods, 7.3.3 (the score vector), here for sites instead of
+observations.
 """
 
 from __future__ import annotations
