@@ -13,7 +13,6 @@ family and the row's id; a line without an entry is a report. A row that cannot 
 
 from __future__ import annotations
 
-import json
 import platform
 import resource
 import time
@@ -23,6 +22,8 @@ from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, TextIO
+
+from benchmarks.store import write_row
 
 __all__ = [
     "Context",
@@ -126,10 +127,6 @@ class Report:
     def missed(self) -> list[dict[str, Any]]:
         return [line for line in self.lines if line["pass"] is False]
 
-    def save(self, path: Path) -> None:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        path.write_text(json.dumps(self.lines, indent=1) + "\n", encoding="utf-8")
-
 
 _ROWS: dict[str, list[Row]] = {}
 
@@ -183,12 +180,13 @@ def run_rows(
     report = Report()
     print(_format(_HEADER), file=stream, flush=True)
     for one in rows:
+        before, start = len(report.lines), cpu_seconds()
         for line in _lines(one, context):
             entry = _entry(one, line, context, targets.get(one.id, {}))
             report.lines.append(entry)
             print(_format(_cells(entry)), file=stream, flush=True)
         if json_path is not None:
-            report.save(json_path)
+            write_row(json_path, one.id, report.lines[before:], cpu_seconds() - start, machine())
     return report
 
 
@@ -256,6 +254,7 @@ def _entry(one: Row, line: Line, context: Context, targets: dict[str, Target]) -
         passed = target.met(line.figure, ratio)
     entry: dict[str, Any] = {
         "id": one.id,
+        "key": line.key,
         "what": line.what,
         "figure": line.figure,
         "target": None if target is None else str(target),

@@ -13,7 +13,6 @@ from __future__ import annotations
 
 import argparse
 import importlib.util
-import json
 import tempfile
 import time
 import warnings
@@ -21,9 +20,11 @@ from pathlib import Path
 from typing import NamedTuple
 
 import torch
-from matplotlib.figure import Figure
 from torch import Tensor
 
+from probkit.infer.provenance import versions
+from probkit.plot import plot_curves
+from probkit.report import write_report
 from probkit.similarity import PrivateClassifier
 
 DELTA = 1e-5
@@ -113,17 +114,20 @@ def by_gradients(data: Split, epsilon: float, steps: int, seed: int) -> tuple[fl
     return accuracy, time.process_time() - start
 
 
-def draw(scores: dict[str, dict[str, dict[str, float]]], path: Path) -> None:
-    """Accuracy against epsilon, a panel for each data set."""
-    figure = Figure(figsize=(4.5 * len(scores), 3.6), layout="constrained")
-    panels = figure.subplots(1, len(scores), squeeze=False)[0]
-    for ax, (title, methods) in zip(panels, scores.items(), strict=True):
-        for name, found in methods.items():
-            accuracy = {float(k): v for k, v in found.items() if k != "seconds"}
-            ax.semilogx(list(accuracy), list(accuracy.values()), marker="o", label=name)
-        ax.set(xlabel="epsilon", ylabel="accuracy", title=title, ylim=(0, 1.02))
-        ax.legend(fontsize=8)
-    figure.savefig(path, dpi=150)
+def draw(scores: dict[str, dict[str, dict[str, float]]], out: Path) -> dict[str, str]:
+    """A figure a data set, accuracy against epsilon; file names by caption."""
+    figures = {}
+    for title, methods in scores.items():
+        path = out / "figures" / f"accuracy_{title}.png"
+        accuracies = {
+            name: {float(k): v for k, v in found.items() if k != "seconds"}
+            for name, found in methods.items()
+        }
+        curves = {name: (list(found.values()),) * 3 for name, found in accuracies.items()}
+        epsilons = list(next(iter(accuracies.values())))
+        plot_curves(epsilons, curves, ("epsilon", "accuracy"), path, log_x=True)
+        figures[f"Accuracy on {title}"] = path.relative_to(out).as_posix()
+    return figures
 
 
 def main() -> None:
@@ -158,10 +162,14 @@ def main() -> None:
             scores[title][name] = {**table, "seconds": seconds}
             text = ", ".join(f"{e}: {accuracy:.3f}" for e, accuracy in table.items())
             print(f"{title}, {name}: {text}; {seconds:.2f} CPU s a fit")
-    draw(scores, out / "accuracy.png")
-    report = {"relation": "add_remove", "delta": DELTA, "scores": scores}
-    (out / "report.json").write_text(json.dumps(report, indent=1) + "\n", encoding="utf-8")
-    print(f"report and figure in {out}")
+    record = {
+        "title": "Private classification by similarity and by gradients",
+        "data": {"relation": "add_remove", "delta": DELTA},
+        "scores": scores,
+        "figures": draw(scores, out),
+        "versions": versions(),
+    }
+    print(f"report: {write_report(out, record)}")
 
 
 if __name__ == "__main__":

@@ -12,17 +12,18 @@ from __future__ import annotations
 
 import argparse
 import importlib.util
-import json
 import math
 import tempfile
 from pathlib import Path
 
 import torch
-from matplotlib.figure import Figure
 from torch import Tensor
 
 from probkit.errors import DependencyError
+from probkit.infer.provenance import versions
+from probkit.plot import plot_maps
 from probkit.privacy import PrivacyAccountant
+from probkit.report import write_report
 from probkit.similarity import PrivateKDE, Release
 
 LOW = torch.tensor([5.0, -60.0], dtype=torch.float64)
@@ -87,19 +88,13 @@ def ask(release: Release, records: Tensor, size: int) -> tuple[Tensor, Tensor, d
     return answer.value.reshape(size, size), exact.reshape(size, size), scores
 
 
-def draw(private: Tensor, exact: Tensor, path: Path) -> None:
-    figure = Figure(figsize=(9, 3.8), layout="constrained")
-    panels = figure.subplots(1, 2, sharey=True)
-    top = float(exact.max())
-    extent = (float(LOW[0]), float(HIGH[0]), float(LOW[1]), float(HIGH[1]))
-    for ax, values, title in zip(panels, (exact, private), ("exact", "released"), strict=True):
-        image = ax.imshow(
-            values.T, origin="lower", extent=extent, aspect="auto", cmap="cividis", vmin=0, vmax=top
-        )
-        ax.set(xlabel="scheduled hour", title=title)
-    panels[0].set_ylabel("delay at arrival, min")
-    figure.colorbar(image, ax=panels, label="mean similarity")
-    figure.savefig(path, dpi=150)
+def draw(private: Tensor, exact: Tensor, path: Path) -> Path:
+    """Both densities as maps on one colour scale."""
+    share = (torch.arange(len(exact), dtype=torch.float64) + 0.5) / len(exact)
+    hour, delay = (LOW + share[:, None] * (HIGH - LOW)).T
+    panels = {"exact": exact.T, "released": private.T}
+    labels = ("scheduled hour", "delay at arrival, min", "mean similarity")
+    return plot_maps(panels, hour, delay, labels, path)
 
 
 def main() -> None:
@@ -123,10 +118,15 @@ def main() -> None:
     private, exact, scores = ask(release, records, 20 if options.smoke else 60)
     for name, value in scores.items():
         print(f"{name:14s} {value:.4g}")
-    draw(private, exact, out / "density.png")
-    report = {"records": len(records), "relation": "add_remove", "scores": {"density": scores}}
-    (out / "report.json").write_text(json.dumps(report, indent=1) + "\n", encoding="utf-8")
-    print(f"report and figure in {out}")
+    draw(private, exact, out / "figures" / "density.png")
+    record = {
+        "title": "Density of flights by hour and delay, released privately",
+        "data": {"records": len(records), "relation": "add_remove"},
+        "scores": {"density": {"released": scores}},
+        "figures": {"Exact and released density": "figures/density.png"},
+        "versions": versions(),
+    }
+    print(f"report: {write_report(out, record)}")
 
 
 if __name__ == "__main__":

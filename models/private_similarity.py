@@ -14,7 +14,6 @@ Backurs et al., ICLR 2024, arXiv 2403.08917.
 from __future__ import annotations
 
 import argparse
-import json
 import math
 import tempfile
 from collections.abc import Callable
@@ -22,10 +21,12 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from matplotlib.figure import Figure
 from torch import Tensor
 
+from probkit.infer.provenance import versions
+from probkit.plot import plot_curves
 from probkit.privacy import PrivacyAccountant
+from probkit.report import write_report
 from probkit.similarity import PrivateDistance, PrivateKDE, Sketch
 
 DELTA = 1e-6
@@ -100,17 +101,17 @@ def error(
     return math.sqrt(float(torch.stack(squares).mean()))
 
 
-def draw(tables: dict[str, dict[str, dict[float, float]]], path: Path) -> None:
-    """One panel a similarity: error against epsilon, both logarithmic."""
-    figure = Figure(figsize=(4.5 * len(tables), 3.6), layout="constrained")
-    for ax, (title, table) in zip(figure.subplots(1, len(tables)), tables.items(), strict=True):
-        for name, errors in table.items():
-            ax.loglog(list(errors), list(errors.values()), marker="o", label=name)
-        ax.set_xlabel("epsilon")
-        ax.set_ylabel("root mean square error")
-        ax.set_title(title)
-        ax.legend(fontsize=8)
-    figure.savefig(path, dpi=150)
+def draw(tables: dict[str, dict[str, dict[float, float]]], out: Path) -> dict[str, str]:
+    """A figure a similarity, error against epsilon; file names by caption."""
+    found = {}
+    for number, (title, table) in enumerate(tables.items()):
+        path = out / "figures" / f"errors_{number}.png"
+        curves = {name: (list(errors.values()),) * 3 for name, errors in table.items()}
+        epsilons = list(next(iter(table.values())))
+        labels = ("epsilon", "root mean square error")
+        plot_curves(epsilons, curves, labels, path, logarithmic=True, log_x=True)
+        found[title] = path.relative_to(out).as_posix()
+    return found
 
 
 def main() -> None:
@@ -147,10 +148,14 @@ def main() -> None:
             found = {e: error(make, delta, e, *data, exact, repetitions) for e in budgets}
             tables[title][name] = found
             print(f"{title}, {name}: " + ", ".join(f"{e:g}: {v:.3g}" for e, v in found.items()))
-    draw(tables, out / "errors.png")
-    report = {"records": len(records), "relation": "add_remove", "scores": tables}
-    (out / "report.json").write_text(json.dumps(report, indent=1) + "\n", encoding="utf-8")
-    print(f"report and figure in {out}")
+    record = {
+        "title": "Error of private similarity against epsilon",
+        "data": {"records": len(records), "relation": "add_remove"},
+        "scores": tables,
+        "figures": draw(tables, out),
+        "versions": versions(),
+    }
+    print(f"report: {write_report(out, record)}")
 
 
 if __name__ == "__main__":

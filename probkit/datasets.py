@@ -6,28 +6,18 @@ import importlib
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from types import ModuleType
+from typing import Any
 
 import numpy as np
 import torch
 from torch import Tensor
 
+from probkit.dataset_names import DATASETS, WHOLE
 from probkit.errors import DataError, DependencyError, message
-from probkit.io import Table, table_from_arrays
+from probkit.io import Table, table_from_arrays, table_from_frame
 from probkit.random import Seed, as_generator
 
 __all__ = ["DATASETS", "WHOLE", "holdout", "load_dataset"]
-
-DATASETS = {
-    "sst": "Pacific winter sea-surface temperature anomalies, 50 winters x 18 x 30 (eofs, GPL-3.0)",
-    "kinetic": "kinetic fluorescence, 64 x 12 x 10 x 60 (tensorly; source site's terms)",
-    "il2": "IL-2 response, 13 ligands x 4 times x 12 doses x 8 cells (tensorly; Univ. California)",
-    "indian_pines": "hyperspectral image, 145 x 145 x 200 (tensorly, CC BY 3.0)",
-    "elnino": "El Nino sea-surface temperature, 61 years x 12 months (statsmodels, public domain)",
-}
-"""Name and one line on each data set, with the package that carries it and the licence."""
-
-WHOLE = {"sst": {"time": 2}}
-"""Whole slices that the standard hold-out of a data set hides, by input"""
 
 
 def load_dataset(name: str) -> Table:
@@ -72,6 +62,13 @@ def holdout(
 
     Raises:
         DataError: a fraction outside [0, 1), or an unknown input.
+
+    Example:
+        >>> from probkit.io import Table
+        >>> x = torch.arange(10.0)[:, None]
+        >>> test, labels = holdout(Table(x, x[:, 0], ("t",), "y", ("numeric",)), fraction=0.2)
+        >>> int(test.sum()), labels.count("random")
+        (2, 2)
     """
     if not 0 <= fraction < 1:
         raise DataError(
@@ -154,6 +151,34 @@ def _elnino() -> Table:
     return table_from_arrays(values, coordinates, target="temperature", name="elnino")
 
 
+def _sp500_volatility() -> Table:
+    prices = _package("arch.data.sp500").load()
+    log = {name: np.log(prices[name].to_numpy()) for name in ("Open", "High", "Low", "Close")}
+    span, move = log["High"] - log["Low"], log["Close"] - log["Open"]
+    # Garman & Klass, Journal of Business 53 (1980): the variance of a day from its four prices
+    variance = 0.5 * span**2 - (2 * np.log(2) - 1) * move**2
+    return _market(prices.index, 0.5 * np.log(variance), "log_volatility", "sp500_volatility")
+
+
+def _vix() -> Table:
+    frame = _package("arch.data.vix").load()
+    return _market(frame.index, np.log(frame["vix"].to_numpy()), "log_vix", "vix")
+
+
+def _market(dates: Any, values: np.ndarray, target: str, name: str) -> Table:
+    """A daily series by its number of the trading day, and by date."""
+    import pandas as pd
+
+    day = np.arange(float(len(values)))
+    frame = pd.DataFrame({"trading_day": day, "date": np.asarray(dates), target: values})
+    return table_from_frame(frame, target=target, name=name, drop_missing=False)
+
+
+def _nile() -> Table:
+    frame = _package("statsmodels.datasets.nile").load_pandas().data
+    return table_from_frame(frame.astype(float), target="volume", name="nile")
+
+
 _LOADERS: dict[str, Callable[[], Table]] = {
     "sst": _sst,
     "kinetic": _tensorly(
@@ -162,4 +187,7 @@ _LOADERS: dict[str, Callable[[], Table]] = {
     "il2": _tensorly("IL2data", ("ligand", "time", "dose", "cell"), "response"),
     "indian_pines": _tensorly("indian_pines", ("row", "column", "band"), "reflectance"),
     "elnino": _elnino,
+    "sp500_volatility": _sp500_volatility,
+    "vix": _vix,
+    "nile": _nile,
 }

@@ -16,14 +16,24 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from probkit.errors import DataError, DependencyError, message
+from probkit.errors import DataError, DependencyError, ProbkitError, message
 
 if TYPE_CHECKING:
     import pandas as pd
 
-__all__ = ["Table", "read_table", "table_from_arrays", "table_from_frame", "write_table"]
+__all__ = [
+    "ROW",
+    "Table",
+    "read_series",
+    "read_table",
+    "table_from_arrays",
+    "table_from_frame",
+    "write_table",
+]
 
 _DAY = np.timedelta64(1, "D")
+ROW = "row number"
+"""input of a series without times"""
 
 
 @dataclass(frozen=True)
@@ -37,7 +47,7 @@ class Table:
         target: name of the target.
         kinds: "numeric", "datetime" (days since 1970-01-01) or "category" for each input.
         levels: names of the levels of categorical inputs, in the order of their codes.
-        num_missing: rows or cells without a target, which were dropped.
+        num_missing: rows or cells without a target, which were dropped (:func:`read_series`: kept).
         name: where the table came from.
     """
 
@@ -69,16 +79,15 @@ def read_table(
     Raises:
         DataError: no such file or column, an unknown suffix, NaN among the coordinates.
         DependencyError: pandas is not installed.
+
+    Example:
+        >>> import tempfile
+        >>> with tempfile.TemporaryDirectory() as folder:
+        ...     table = read_table(write_table(f"{folder}/t.csv", {"a": [1, 2], "y": [3, 4]}))
+        >>> table.inputs, table.target, table.y.tolist()
+        (('a',), 'y', [3.0, 4.0])
     """
-    path = Path(path)
-    if not path.exists():
-        raise DataError(
-            message(
-                "There is no such file",
-                where=str(path),
-                remedy="check the path, or give the name of a bundled data set (probkit list)",
-            )
-        )
+    path = _existing(path)
     frame, given_target = _read_frame(path, target)
     target = target or given_target
     if target is None and needs_target:
@@ -88,14 +97,48 @@ def read_table(
     )
 
 
+def read_series(path: str | Path, *, target: str | None = None, time: str | None = None) -> Table:
+    """Read a series in the order of its rows; missing values stay, as NaN.
+
+    Args:
+        path: the file, as for :func:`read_table`.
+        target: column of the values; None for the last one.
+        time: column of the times; None for the numbers of the rows, as input ``ROW``.
+
+    Raises:
+        DataError, DependencyError: as for :func:`read_table`.
+    """
+    path = _existing(path)
+    frame, given = _read_frame(path, target, keep_index=True)
+    target = target or given or [c for c in map(str, frame.columns) if c != time][-1]
+    if time is None:
+        time = ROW
+        frame[ROW] = np.arange(float(len(frame)))
+    return table_from_frame(frame, inputs=[time], target=target, name=path.name, drop_missing=False)
+
+
 def table_from_frame(
     frame: pd.DataFrame,
     *,
     inputs: Sequence[str] | None = None,
     target: str | None = None,
     name: str = "table",
+    drop_missing: bool = True,
 ) -> Table:
-    """A table from a data frame; ``target=None`` gives NaN targets (points to predict at)."""
+    """A table from a data frame; ``target=None`` gives NaN targets (points to predict at).
+
+    Rows without a target are left out, or keep NaN if ``drop_missing`` is False.
+
+    Raises:
+        DataError: no such column, no coordinates, or values that cannot be read.
+
+    Example:
+        >>> import pandas as pd
+        >>> frame = pd.DataFrame({"day": ["2020-01-01", "2020-01-03"], "y": [1.0, None]})
+        >>> table = table_from_frame(frame, target="y")
+        >>> table.kinds, table.num_missing, tuple(table.x.shape)
+        (('datetime',), 1, (1, 1))
+    """
     frame = frame.rename(columns=str)
     chosen = list(inputs) if inputs else [c for c in frame.columns if c != target]
     wanted = [*chosen, *([target] if target else [])]
@@ -108,6 +151,15 @@ def table_from_frame(
                 got=missing,
                 expected="columns among " + ", ".join(frame.columns),
                 remedy="name the columns with inputs and target",
+            )
+        )
+    if not chosen:
+        raise DataError(
+            message(
+                "The table has no coordinates",
+                where=name,
+                got="columns " + ", ".join(frame.columns),
+                expected="a column besides the target",
             )
         )
     columns, kinds, levels = [], [], {}
@@ -126,6 +178,8 @@ def table_from_frame(
         keep = ~np.isnan(y)
     if not keep.any():
         raise DataError(message("No target is observed", where=name, got=f"{len(y)} missing"))
+    num_missing = int((~keep).sum())
+    keep |= not drop_missing
     return Table(
         torch.as_tensor(x[keep]),
         torch.as_tensor(y[keep]),
@@ -133,7 +187,7 @@ def table_from_frame(
         target or "",
         tuple(kinds),
         levels,
-        int((~keep).sum()),
+        num_missing,
         name,
     )
 
@@ -141,7 +195,13 @@ def table_from_frame(
 def table_from_arrays(
     values: np.ndarray, coordinates: Mapping[str, Any], *, target: str, name: str
 ) -> Table:
-    """Long table of a gridded array; ``coordinates`` maps each axis' name to its values."""
+    """Long table of a gridded array; ``coordinates`` maps each axis' name to its values.
+
+    Example:
+        >>> axes = {"a": [0.0, 1.0], "b": [0.0, 0.5, 1.0]}
+        >>> tuple(table_from_arrays(np.ones((2, 3)), axes, target="y", name="ones").x.shape)
+        (6, 2)
+    """
     import pandas as pd
 
     mesh = np.meshgrid(*[np.arange(n) for n in values.shape], indexing="ij")
@@ -153,7 +213,15 @@ def table_from_arrays(
 
 
 def write_table(path: str | Path, columns: Mapping[str, Any]) -> Path:
-    """Write columns of equal length as CSV or Parquet, by suffix."""
+    """Write columns of equal length as CSV or Parquet, by suffix.
+
+    Example:
+        >>> import tempfile
+        >>> with tempfile.TemporaryDirectory() as folder:
+        ...     path = write_table(f"{folder}/t.csv", {"a": [1, 2], "y": [3, 4]})
+        ...     print(path.read_text().splitlines())
+        ['a,y', '1,3', '2,4']
+    """
     pd = _pandas()
     frame = pd.DataFrame({n: np.asarray(v) for n, v in columns.items()})
     path = Path(path)
@@ -161,6 +229,19 @@ def write_table(path: str | Path, columns: Mapping[str, Any]) -> Path:
         frame.to_parquet(path, index=False)
     else:
         frame.to_csv(path, index=False)
+    return path
+
+
+def _existing(path: str | Path) -> Path:
+    path = Path(path)
+    if not path.exists():
+        raise DataError(
+            message(
+                "There is no such file",
+                where=str(path),
+                remedy="check the path, or give the name of a bundled data set (probkit list)",
+            )
+        )
     return path
 
 
@@ -174,15 +255,26 @@ def _pandas() -> Any:
     return pd
 
 
-def _read_frame(path: Path, target: str | None) -> tuple[Any, str | None]:
+def _read_frame(path: Path, target: str | None, keep_index: bool = False) -> tuple[Any, str | None]:
     pd = _pandas()
     suffix = path.suffix.lower()
-    if suffix in (".csv", ".txt"):
-        return pd.read_csv(path), None
-    if suffix in (".parquet", ".pq"):
-        return pd.read_parquet(path), None
-    if suffix in (".nc", ".nc4", ".cdf"):
-        return _read_netcdf(path, target)
+    try:
+        if suffix in (".csv", ".txt"):
+            return pd.read_csv(path), None
+        if suffix in (".parquet", ".pq"):
+            return pd.read_parquet(path), None
+        if suffix in (".nc", ".nc4", ".cdf"):
+            return _read_netcdf(path, target, keep_index)
+    except (ProbkitError, ImportError):
+        raise
+    except Exception as error:  # of the parsers, which promise no type for damaged files
+        raise DataError(
+            message(
+                f"The file cannot be read: {error}",
+                where=str(path),
+                expected=f"a {suffix} file that is whole",
+            )
+        ) from error
     raise DataError(
         message(
             "Unknown file format",
@@ -193,7 +285,7 @@ def _read_frame(path: Path, target: str | None) -> tuple[Any, str | None]:
     )
 
 
-def _read_netcdf(path: Path, target: str | None) -> tuple[Any, str]:
+def _read_netcdf(path: Path, target: str | None, keep_index: bool) -> tuple[Any, str]:
     import xarray as xr
 
     with xr.open_dataset(path) as data:
@@ -223,7 +315,9 @@ def _read_netcdf(path: Path, target: str | None) -> tuple[Any, str]:
         array = data[name].load()
     if array.ndim > 1:
         return array.to_dataframe(name=name).reset_index()[[*map(str, array.dims), name]], name
-    return data.load().to_dataframe().reset_index(drop=True), name
+    # of points the index is a number without meaning; of a series it is the time
+    keep_index = keep_index and array.dims[0] in data.coords
+    return data.load().to_dataframe().reset_index(drop=not keep_index), name
 
 
 def _coordinate(

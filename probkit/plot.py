@@ -27,6 +27,7 @@ __all__ = [
     "plot_curve",
     "plot_curves",
     "plot_factors",
+    "plot_forecast",
     "plot_history",
     "plot_maps",
 ]
@@ -200,6 +201,7 @@ def plot_curves(
     path: str | Path,
     *,
     logarithmic: bool = False,
+    log_x: bool = False,
 ) -> Path:
     """Curves with bands, one for each method, over a common axis.
 
@@ -209,6 +211,7 @@ def plot_curves(
         labels: of the two axes.
         path: the file; its suffix decides the format.
         logarithmic: whether the values' axis is; bands that reach zero or below are cut.
+        log_x: whether the axis of positions is logarithmic.
     """
     grid = _array(x)
     figure = _figure(5.2, 3.8)
@@ -222,9 +225,34 @@ def plot_curves(
         ax.fill_between(grid, low, high, color=colour, alpha=0.18, lw=0)
     if logarithmic and any((_array(parts[0]) > 0).any() for parts in curves.values()):
         ax.set_yscale("log", nonpositive="mask")
+    if log_x:
+        ax.set_xscale("log")
     ax.set_xlabel(labels[0])
     ax.set_ylabel(labels[1])
     ax.legend(fontsize=8, frameon=False)
+    return _save(figure, path)
+
+
+def plot_forecast(
+    series: tuple[Any, Any], forecast: tuple[Any, Any, Any, Any], labels: tuple[str, str], path: Any
+) -> Path:
+    """A series and what is expected after it.
+
+    Args:
+        series: times (N,) and values (N,), NaN where missing.
+        forecast: times (T,), mean, and the two ends of the band.
+        labels: of the axes.
+        path: the file; its suffix decides the format.
+    """
+    times, values = (_array(part) for part in series)
+    ahead, mean, low, high = (_array(part) for part in forecast)
+    figure = _figure(7.6, 3.0)
+    ax = figure.subplots()
+    ax.plot(times, values, color=_GREY, lw=0.8, marker=".", ms=2.5, label="data")
+    ax.fill_between(ahead, low, high, color=_COLOURS[0], alpha=0.25, lw=0, label="90 % interval")
+    ax.plot(ahead, mean, color=_COLOURS[0], lw=1.5, label="forecast")
+    ax.set(xlabel=labels[0], ylabel=labels[1])
+    ax.legend(loc="upper left", fontsize=8, frameon=False)
     return _save(figure, path)
 
 

@@ -4,10 +4,12 @@ Everything here takes arrays and plain dictionaries, so that any family, script 
 report in the same form. The record of a run is a dictionary with any of these keys::
 
     title       one line
+    study       {"family", "command"}: what can draw the figures again
     data        {name: value}: source, number of entries, target, coordinates
     held_out    {label: what was held out}
+    estimates   {unknown: {"mean", "sd" or another column: value}}
     scores      {label: {name of model or baseline: {score: value}}}
-    status      {"name", "message", "remedy", "detail"}
+    status      {"name", "message", "remedy", "detail"}, perhaps with a "verdict" and "reasons"
     ranks       list of integers, or {mode: rank}
     diagnostics {name: value}; a list of texts under "warnings"
     versions    {package: version}
@@ -30,7 +32,7 @@ from torch import Tensor
 
 from probkit.errors import ShapeError, message
 
-__all__ = ["baseline_scores", "regression_scores", "write_report"]
+__all__ = ["baseline_scores", "regression_scores", "to_plain", "write_report"]
 
 _CENTRAL = {50: (0.25, 0.75), 90: (0.05, 0.95), 95: (0.025, 0.975)}
 _LEVELS = tuple(level for pair in _CENTRAL.values() for level in pair)
@@ -158,15 +160,44 @@ def write_report(directory: str | Path, record: Mapping[str, Any]) -> Path:
 
     Returns:
         The path of ``report.md``.
+
+    Example:
+        >>> import tempfile
+        >>> with tempfile.TemporaryDirectory() as folder:
+        ...     text = write_report(folder, {"title": "A run", "data": {"rows": 3}}).read_text()
+        >>> text.splitlines()[0]
+        '# A run'
     """
     directory = Path(directory)
     directory.mkdir(parents=True, exist_ok=True)
-    plain = _plain(record)
+    plain = to_plain(record)
     text = json.dumps(plain, indent=2, allow_nan=False, ensure_ascii=False)
     (directory / "report.json").write_text(text + "\n", encoding="utf-8")
     path = directory / "report.md"
     path.write_text(_markdown(plain), encoding="utf-8")
     return path
+
+
+def to_plain(value: Any) -> Any:
+    """The value with JSON's types only: tensors as lists, numbers that are not finite as texts.
+
+    Example:
+        >>> to_plain({"sd": torch.ones(2), "khat": float("nan")})
+        {'sd': [1.0, 1.0], 'khat': 'nan'}
+    """
+    if isinstance(value, Mapping):
+        return {str(name): to_plain(item) for name, item in value.items()}
+    if isinstance(value, Tensor):
+        value = value.detach().cpu().tolist()
+    elif isinstance(value, np.ndarray | np.generic):
+        value = value.tolist()
+    if isinstance(value, list | tuple):
+        return [to_plain(item) for item in value]
+    if isinstance(value, float):
+        return value if math.isfinite(value) else str(value)
+    if value is None or isinstance(value, bool | int | str):
+        return value
+    return str(value)
 
 
 # -- scores ----------------------------------------------------------------------------------------
@@ -260,27 +291,10 @@ def _interpolate(
 # -- text ------------------------------------------------------------------------------------------
 
 
-def _plain(value: Any) -> Any:
-    """The value with JSON's types only."""
-    if isinstance(value, Mapping):
-        return {str(name): _plain(item) for name, item in value.items()}
-    if isinstance(value, Tensor):
-        value = value.detach().cpu().tolist()
-    elif isinstance(value, np.ndarray | np.generic):
-        value = value.tolist()
-    if isinstance(value, list | tuple):
-        return [_plain(item) for item in value]
-    if isinstance(value, float):
-        return value if math.isfinite(value) else str(value)
-    if value is None or isinstance(value, bool | int | str):
-        return value
-    return str(value)
-
-
 def _markdown(record: Mapping[str, Any]) -> str:
     parts = [f"# {record.get('title', 'Report')}\n"]
     parts += [_pairs_section("Data", record.get("data"))]
-    parts += [_status(record.get("status")), _scores(record)]
+    parts += [_status(record.get("status")), _estimates(record.get("estimates")), _scores(record)]
     ranks = record.get("ranks")
     if isinstance(ranks, list):
         ranks = {f"mode {k}": rank for k, rank in enumerate(ranks)}
@@ -298,7 +312,13 @@ def _status(status: Mapping[str, Any] | None) -> str:
     lines = [f"**{status.get('name', '')}**: {status.get('message', '')}"]
     lines += [f"Remedy: {status['remedy']}."] if status.get("remedy") else []
     lines += [f"Detail: {status['detail']}"] if status.get("detail") else []
+    if status.get("verdict"):
+        lines.append(f"Verdict: {status['verdict']} ({'; '.join(status.get('reasons', []))}).")
     return "## Status\n\n" + "\n\n".join(lines) + "\n"
+
+
+def _estimates(estimates: Mapping[str, Mapping[str, Any]] | None) -> str:
+    return f"## Estimates\n\n{_rows(estimates)}" if estimates else ""
 
 
 def _scores(record: Mapping[str, Any]) -> str:
@@ -310,11 +330,15 @@ def _scores(record: Mapping[str, Any]) -> str:
         if label in held_out:
             parts.append(f"Held out: {held_out[label]}.\n")
         rows = scores.get(label) or {}
-        columns = list(dict.fromkeys(name for row in rows.values() for name in row))
-        if columns:
-            body = [[name, *(_number(row.get(c)) for c in columns)] for name, row in rows.items()]
-            parts.append(_table(["", *columns], body))
+        if any(rows.values()):
+            parts.append(_rows(rows))
     return "\n".join(parts)
+
+
+def _rows(rows: Mapping[str, Mapping[str, Any]]) -> str:
+    columns = list(dict.fromkeys(name for row in rows.values() for name in row))
+    body = [[name, *(_number(row.get(c)) for c in columns)] for name, row in rows.items()]
+    return _table(["", *columns], body)
 
 
 def _figures(figures: Mapping[str, Any] | None) -> str:

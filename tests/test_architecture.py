@@ -14,7 +14,7 @@ from importlinter.cli import EXIT_STATUS_SUCCESS, lint_imports
 ROOT = Path(__file__).parents[1]
 PACKAGE = ROOT / "probkit"
 FILES = sorted(PACKAGE.rglob("*.py"))
-NUMERICAL_CORE = ("linalg", "statespace", "kernels", "privacy")
+NUMERICAL_CORE = ("linalg", "statespace", "kernels", "privacy", "sde")
 # Installed by an extra only, or slow to import: loaded inside the function that needs them.
 LAZY = frozenset(
     [
@@ -33,6 +33,29 @@ LAZY = frozenset(
         "tinygp",
     ]
 )
+FAMILIES = ("fractional", "pde", "similarity", "sparse", "tensor")
+GLOBAL_SETTERS = frozenset(
+    [
+        "np.random.seed",
+        "os.chdir",
+        "pyro.clear_param_store",
+        "pyro.enable_validation",
+        "pyro.set_rng_seed",
+        "random.seed",
+        "torch.manual_seed",
+        "torch.set_default_dtype",
+        "torch.set_default_device",
+        "torch.set_num_threads",
+        "torch.use_deterministic_algorithms",
+        "warnings.filterwarnings",
+    ]
+)
+# Where a setting is put back at once, or belongs to a process of its own.
+SCOPED = {
+    "probkit/infer/seeding.py": ("np.random.seed", "random.seed"),
+    "probkit/infer/sweeps.py": ("torch.set_num_threads",),
+    "probkit/testing.py": ("torch.manual_seed",),
+}
 
 
 def relative(path: Path) -> str:
@@ -115,10 +138,44 @@ def test_numerical_core_names_no_pyro(layer: str) -> None:
     assert not naming
 
 
-def test_import_stays_light() -> None:
-    loaded = fresh_python("import sys, probkit; print(*sys.modules)").split()
-    assert "probkit" in loaded
-    assert not {"arviz", "matplotlib", "pandas", "pyro"} & set(loaded)
+@pytest.mark.parametrize("family", FAMILIES)
+def test_families_import_no_family(family: str) -> None:
+    """By name, also inside functions, where the import contracts would see it as well."""
+    others = [f"probkit.{other}" for other in FAMILIES if other != family]
+    for path in (PACKAGE / family).rglob("*.py"):
+        nodes = [n for n in ast.walk(parse(path)) if isinstance(n, ast.Import | ast.ImportFrom)]
+        for node in nodes:
+            names = [alias.name for alias in node.names]
+            names = [node.module or ""] if isinstance(node, ast.ImportFrom) else names
+            found = [n for n in names if any(n == o or n.startswith(o + ".") for o in others)]
+            assert not found, f"{relative(path)}:{node.lineno} imports {found}"
+
+
+@pytest.mark.parametrize("path", FILES, ids=relative)
+def test_file_changes_no_global_setting_and_unpickles_nothing_from_files(path: Path) -> None:
+    calls = [n for n in ast.walk(parse(path)) if isinstance(n, ast.Call)]
+    for call in calls:
+        name = ast.unparse(call.func)
+        where = f"{relative(path)}:{call.lineno}"
+        allowed = SCOPED.get(relative(path), ())
+        assert name not in GLOBAL_SETTERS or name in allowed, (
+            f"{where} calls {name}: it changes every user's process"
+        )
+        assert name not in ("torch.load", "pickle.load", "np.lib.format.read_array"), where
+        if name in ("np.load", "numpy.load"):
+            keywords = {k.arg: ast.unparse(k.value) for k in call.keywords}
+            assert keywords.get("allow_pickle") == "False", f"{where}: say allow_pickle=False"
+
+
+def test_import_loads_torch_at_most() -> None:
+    """So that ``import probkit`` costs nothing beyond what torch costs."""
+    code = "import sys, torch\nbefore = set(sys.modules)\nimport probkit\n"
+    code += "print(set(sys.modules) - before)"
+    assert ast.literal_eval(fresh_python(code)) == {"probkit"}
+
+
+def test_the_rest_works_without_any_one_family() -> None:
+    fresh_python("from tests.without_family import main\nassert main() == 0, 'see above'")
 
 
 def test_every_module_imports() -> None:

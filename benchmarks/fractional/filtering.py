@@ -12,7 +12,7 @@ from torch import Tensor
 from benchmarks.fractional.dense import toeplitz
 from benchmarks.frame import Context, Line, row
 from probkit.fractional import series_log_likelihood
-from probkit.fractional.likelihood import filter_series
+from probkit.fractional.batch_filter import filter_batch
 from probkit.fractional.series import prepare_series
 from probkit.fractional.system import fractional_system
 from probkit.statespace.fractional import MarkovApproxFBM
@@ -56,7 +56,7 @@ def speed(context: Context) -> Iterator[Line]:
     def batch(values: Tensor) -> float:
         series = prepare_series(values, None, "increments")
         zero = torch.zeros(grid, dtype=F64)
-        return _least(lambda: filter_series(fractional_system(hurst, zero, None, size), series))
+        return _least(lambda: filter_batch(fractional_system(hurst, zero, None, size), series))
 
     def dense() -> None:
         for h in hurst.tolist():

@@ -1,5 +1,27 @@
 """All rows of the fractional family; importing this module registers them."""
 
-from benchmarks.fractional import filtering, paths, process, volatility
+from benchmarks.fractional import (
+    bad_input,
+    drift,
+    encoder,
+    filtering,
+    hurst,
+    paths,
+    process,
+    sampling,
+    video,
+    volatility,
+)
 
-__all__ = ["filtering", "paths", "process", "volatility"]
+__all__ = [
+    "bad_input",
+    "drift",
+    "encoder",
+    "filtering",
+    "hurst",
+    "paths",
+    "process",
+    "sampling",
+    "video",
+    "volatility",
+]

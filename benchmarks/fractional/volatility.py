@@ -1,4 +1,4 @@
-"""R18: how rough is volatility, by two routes, and a batch against dense algebra."""
+"""R18: how rough is volatility, by three routes; R8 has the time of a batch."""
 
 from __future__ import annotations
 
@@ -11,6 +11,7 @@ from torch import Tensor
 from benchmarks.fractional.dense import toeplitz
 from benchmarks.frame import Context, Line, Unavailable, row
 from probkit.fractional import HurstModel
+from probkit.infer import NUTS
 from probkit.statespace.fractional_noise import fgn_autocovariance
 
 F64 = torch.float64
@@ -42,14 +43,21 @@ def volatility(context: Context) -> Iterator[Line]:
     window = y[:500]
     model = HurstModel("levels").fit(window)
     found = model.result_.posterior
-    exact, _ = _dense(window, model)
+    exact, _ = dense_posterior(window, model)
     gap = abs(float(found.mean()["hurst"]) - exact) / float(found.sd()["hurst"])
     yield Line("dense", "500 days: gap to the dense exact posterior (sd)", gap)
+    engine = NUTS(num_samples=400, num_warmup=200, num_chains=2, full_mass=True)
+    drawn = HurstModel("levels", engine=engine).fit(window).result_
+    gap = abs(float(drawn.posterior.mean()["hurst"]) - exact) / float(drawn.posterior.sd()["hurst"])
+    yield Line("nuts", "500 days: gap of NUTS to the dense exact posterior (sd)", gap)
+    worst = max(drawn.diagnostics["r_hat"].values())
+    yield Line("r_hat", "500 days: largest r-hat of NUTS", worst)
 
 
-def _dense(y: Tensor, model: HurstModel) -> tuple[float, float]:
+def dense_posterior(y: Tensor, model: HurstModel) -> tuple[float, float]:
     """Posterior mean and sd of H on the model's own grid, by exact fBM covariances."""
     grid = model.grid_
+    assert grid is not None
     assert grid.log_noise is not None
     size = len(y) - 1
     moves = y.diff()

@@ -2,18 +2,21 @@
 
 from __future__ import annotations
 
-import json
 import os
 import platform
 from collections.abc import Iterator
-from importlib.metadata import PackageNotFoundError, requires, version
-from typing import Annotated, NamedTuple
+from typing import NamedTuple
 
-import typer
+from probkit.cli.running import Lines
 
 __all__ = ["doctor"]
 
 _TESTED_PYTHON = ("3.11",)
+# what is known to break when both sides are installed, with the remedy
+_BAD_PAIRS = (
+    ("nolds>=0.6", "python<3.12", "nolds fails at import: pip install nolds==0.5.2"),
+    ("numpy>=2", "netCDF4<1.7", "netCDF4 was built for numpy 1: pip install -U netCDF4"),
+)
 
 
 class _Finding(NamedTuple):
@@ -23,23 +26,28 @@ class _Finding(NamedTuple):
     remedy: str = ""
 
 
-def doctor(
-    as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
-) -> None:
-    """Versions, compiler, threads and device; exit code 1 if something is wrong."""
-    found = [*_packages(), _compiler(), _cache(), _threads(), _device()]
-    if as_json:
-        typer.echo(json.dumps([finding._asdict() for finding in found], indent=2))
-    else:
-        for finding in found:
-            remedy = f"  ({finding.remedy})" if finding.remedy else ""
-            typer.echo(f"{finding.verdict:6s} {finding.name:18s} {finding.value}{remedy}")
-    if any(finding.verdict == "wrong" for finding in found):
-        raise typer.Exit(1)
+def doctor() -> Lines:
+    """Check versions, compiler, threads and device.
+
+    Exit code 1 if something is wrong: a requirement that is not met, or two packages that are known
+    to break together.
+    """
+    found = [*_packages(), *_bad_pairs(), _compiler(), _cache(), _threads(), _device()]
+    for finding in found:
+        remedy = f"  ({finding.remedy})" if finding.remedy else ""
+        yield f"{finding.verdict:6s} {finding.name:18s} {finding.value}{remedy}"
+    wrong = [finding.name for finding in found if finding.verdict == "wrong"]
+    return {
+        "status": {"name": "wrong" if wrong else "ok", "verdict": "red" if wrong else "green"},
+        "wrong": wrong,
+        "findings": [finding._asdict() for finding in found],
+    }
 
 
 def _packages() -> Iterator[_Finding]:
     """Python and every requirement of probkit, against the range that it states."""
+    from importlib import metadata
+
     from packaging.requirements import Requirement
 
     python = platform.python_version()
@@ -47,9 +55,9 @@ def _packages() -> Iterator[_Finding]:
     advice = "" if tested else f"tested: {', '.join(_TESTED_PYTHON)}"
     yield _Finding("python", python, "ok" if tested else "note", advice)
     try:
-        yield _Finding("probkit", version("probkit"))
-        stated = requires("probkit") or []
-    except PackageNotFoundError:
+        yield _Finding("probkit", metadata.version("probkit"))
+        stated = metadata.requires("probkit") or []
+    except metadata.PackageNotFoundError:
         from probkit.infer.provenance import versions
 
         yield _Finding("probkit", "not installed", "note", "runs from a checkout: pip install -e .")
@@ -58,9 +66,8 @@ def _packages() -> Iterator[_Finding]:
         return
     for requirement in map(Requirement, stated):
         core = requirement.marker is None
-        try:
-            has = version(requirement.name)
-        except PackageNotFoundError:
+        has = _installed(requirement.name)
+        if has is None:
             if core:
                 yield _Finding(requirement.name, "missing", "wrong", f"needs {requirement}")
             continue
@@ -68,6 +75,32 @@ def _packages() -> Iterator[_Finding]:
         if core or not fits:
             advice = "" if fits else f"needs {requirement.name}{requirement.specifier}"
             yield _Finding(requirement.name, has, "ok" if fits else "wrong", advice)
+
+
+def _bad_pairs() -> Iterator[_Finding]:
+    """Pairs of versions that are known to break together."""
+    from packaging.requirements import Requirement
+
+    for left, right, remedy in _BAD_PAIRS:
+        pair = [Requirement(left), Requirement(right)]
+        has = [_installed(r.name) for r in pair]
+        if all(
+            v is not None and r.specifier.contains(v, prereleases=True)
+            for r, v in zip(pair, has, strict=True)
+        ):
+            names = " + ".join(r.name for r in pair)
+            yield _Finding(names, " + ".join(map(str, has)), "wrong", remedy)
+
+
+def _installed(name: str) -> str | None:
+    from importlib import metadata
+
+    if name == "python":
+        return platform.python_version()
+    try:
+        return metadata.version(name)
+    except metadata.PackageNotFoundError:
+        return None
 
 
 def _compiler() -> _Finding:
@@ -113,6 +146,9 @@ def _cores() -> list[int]:
 def _device() -> _Finding:
     import torch
 
+    if torch.version.cuda is None and os.path.exists("/proc/driver/nvidia/version"):
+        advice = "an NVIDIA driver is here: install PyTorch's CUDA build to use it"
+        return _Finding("cuda", "torch is built for the CPU alone", "note", advice)
     if not torch.cuda.is_available():
         return _Finding("cuda", "none")
     return _Finding(

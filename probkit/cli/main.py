@@ -1,55 +1,36 @@
-"""The ``probkit`` command: one sub-command a family, plus ``list``, ``report`` and ``doctor``.
-
-Nothing heavy is imported before a command runs, so ``probkit --help`` is quick. A family's commands
-are the ``app`` of ``probkit/cli/FAMILY.py``; a family that is not there is left out.
-"""
+"""Entry point of the ``probkit`` command."""
 
 from __future__ import annotations
 
 import sys
-from collections.abc import Iterator
-from importlib import import_module
-from importlib.util import find_spec
-from types import ModuleType
+from collections.abc import Sequence
+from typing import NoReturn
 
-__all__ = ["family_modules", "main"]
-
-_FAMILIES = ("tensor", "sparse", "pde", "fractional", "similarity")
+__all__ = ["main"]
 
 
-def family_modules() -> Iterator[tuple[str, ModuleType]]:
-    """Names and command modules of the families that are installed."""
-    for name in _FAMILIES:
-        if find_spec(f"probkit.cli.{name}") is not None:
-            yield name, import_module(f"probkit.cli.{name}")
+def main(arguments: Sequence[str] | None = None) -> NoReturn:
+    """Run a command and end with its exit code, one of :class:`probkit.cli.running.Exit`.
 
-
-def main() -> None:
-    """Entry point. Errors that probkit raises on purpose end with exit code 2 and no traceback."""
+    Args:
+        arguments: words after ``probkit``; None for those of this process.
+    """
     try:
         import typer
     except ImportError:
         print('The command line needs typer: pip install "probkit[cli]"', file=sys.stderr)
         raise SystemExit(2) from None
-    from probkit.cli import doctor, listing, runs
-    from probkit.errors import ProbkitError
+    from probkit.cli.application import build
+    from probkit.cli.running import Exit, report_usage
 
-    app = typer.Typer(
-        help="Structured, calibrated Bayesian models.",
-        no_args_is_help=True,
-        add_completion=True,
-        pretty_exceptions_enable=False,
-    )
-    for name, module in family_modules():
-        app.add_typer(module.app, name=name)
-    app.command("list")(listing.show)
-    app.command("report")(runs.report)
-    app.command("doctor")(doctor.doctor)
-    arguments = [a for a in sys.argv[1:] if a != "--debug"]
+    words = list(sys.argv[1:] if arguments is None else arguments)
     try:
-        app(args=arguments)
-    except ProbkitError as error:
-        if "--debug" in sys.argv:
+        # the name is fixed: shells complete "probkit", however it was started
+        code = build().main(args=words, prog_name="probkit", standalone_mode=False)
+    except (typer.Abort, KeyboardInterrupt):
+        code = Exit.INTERRUPTED
+    except Exception as error:
+        if not hasattr(error, "format_message"):  # what typer raises for a wrong call
             raise
-        print(f"error: {error}", file=sys.stderr)
-        raise SystemExit(2) from None
+        code = report_usage(error, words)
+    raise SystemExit(int(code or 0))

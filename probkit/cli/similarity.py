@@ -7,23 +7,29 @@ from typing import Annotated
 
 import typer
 
+from probkit.cli.options import OutFile, Seed
+from probkit.cli.running import Lines, command
+from probkit.cli.words import split
+
 __all__ = ["app"]
 
 app = typer.Typer(
-    help="Differentially private similarity: release once, query for ever.",
+    help="Private similarity: release once, query for ever.",
     no_args_is_help=True,
 )
 
 
-@app.command()
+@command(app)
 def release(
-    data: Annotated[Path, typer.Argument(help="CSV or Parquet file of numeric columns.")],
+    data: Annotated[
+        Path, typer.Argument(metavar="DATA", help="CSV or Parquet file of numeric columns.")
+    ],
     epsilon: Annotated[str, typer.Option(help="Privacy budget, as a decimal or a fraction.")],
     bounds: Annotated[
         str,
         typer.Option(help='Domain of the columns: "0,9", "0,9;-1,1", or a JSON file of pairs.'),
     ],
-    out: Annotated[Path, typer.Option(help="File to write.")],
+    out: Annotated[Path, typer.Option("--out", help="File to write: new.", dir_okay=False)],
     kernel: Annotated[
         str,
         typer.Option(
@@ -35,9 +41,12 @@ def release(
     bandwidth: Annotated[float, typer.Option(help="In parts of the bounds' width.")] = 0.1,
     columns: Annotated[str | None, typer.Option(help="Columns, separated by commas.")] = None,
     ledger: Annotated[Path | None, typer.Option(help="Ledger file that pays.")] = None,
-    seed: Annotated[int, typer.Option(help="Public; of random features.")] = 0,
-) -> None:
-    """Release a private similarity structure of a table. Every run spends privacy budget."""
+    seed: Seed = 0,
+) -> Lines:
+    """Release a private similarity structure of a table. Every run spends privacy budget.
+
+    The seed is public and chooses random features; the noise is drawn from the system.
+    """
     from probkit.privacy.budget import check_relation
     from probkit.similarity.study import ReleaseJob, parse_bounds
 
@@ -49,32 +58,36 @@ def release(
         epsilon=epsilon,
         delta=delta,
         relation=check_relation(relation),
-        columns=[c.strip() for c in columns.split(",")] if columns else None,
+        columns=split(columns),
         bandwidth=bandwidth,
         ledger=ledger,
         seed=seed,
     )
-    for line in job.run():
-        typer.echo(line)
+    return job.run()
 
 
-@app.command()
+@command(app)
 def query(
-    release: Annotated[Path, typer.Argument(help="File of a release.")],
-    points: Annotated[Path, typer.Argument(help="File with the same columns.")],
-    out: Annotated[
-        Path | None, typer.Option(help="Output file; default POINTS_similarity.csv.")
-    ] = None,
-) -> None:
+    release: Annotated[Path, typer.Argument(metavar="RELEASE", help="File of a release.")],
+    points: Annotated[Path, typer.Argument(metavar="POINTS", help="File with the same columns.")],
+    out: OutFile = None,
+) -> Lines:
     """Answer at points; costs no privacy."""
     from probkit.similarity.study import query_file
 
-    typer.echo(f"wrote {query_file(release, points, out)}")
+    path = query_file(release, points, out)
+    yield f"wrote {path}"
+    return {"file": str(path)}
 
 
-@app.command()
-def inspect(release: Annotated[Path, typer.Argument(help="File of a release.")]) -> None:
+@command(app)
+def inspect(
+    release: Annotated[Path, typer.Argument(metavar="RELEASE", help="File of a release.")],
+) -> Lines:
     """Print what was spent and what the release promises."""
     from probkit.similarity.release import Release
+    from probkit.similarity.study import describe_release
 
-    typer.echo(Release.load(release).describe())
+    found = Release.load(release)
+    yield found.describe()
+    return describe_release(found)

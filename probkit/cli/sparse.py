@@ -7,18 +7,24 @@ from typing import Annotated
 
 import typer
 
+from probkit.cli.options import Device, Out, Resume, Seed, Smoke
+from probkit.cli.running import Lines, command
+from probkit.cli.words import numbers, split
+
 __all__ = ["app"]
 
 app = typer.Typer(
-    help="Sparse Bayesian learning with Kronecker dictionaries, real or complex.",
+    help="Sparse recovery with Kronecker dictionaries.",
     no_args_is_help=True,
 )
 
 
-@app.command()
+@command(app)
 def recover(
-    data: Annotated[Path, typer.Argument(help="npz file: y, A_1, ..., A_I; noise, x if known.")],
-    out: Annotated[Path, typer.Option(help="Directory for the result.")],
+    data: Annotated[
+        Path, typer.Argument(metavar="DATA", help="npz file: y, A_1, ..., A_I; noise, x if known.")
+    ],
+    out: Out,
     method: Annotated[
         str, typer.Option(help="evidence, pattern_coupled, rank1, am, svd, ksbl, classic, ...")
     ] = "evidence",
@@ -29,8 +35,15 @@ def recover(
         bool, typer.Option("--snapshots", help="The leading dimension of y holds snapshots.")
     ] = False,
     order: Annotated[str, typer.Option(help="Of flattened y: C or F (MATLAB).")] = "C",
-    quiet: Annotated[bool, typer.Option("--quiet", help="No progress bar.")] = False,
-) -> None:
+    max_sweeps: Annotated[
+        int | None, typer.Option(help="Limit on the number of sweeps.", min=1)
+    ] = None,
+    device: Device = "cpu",
+    resume: Resume = False,
+    smoke: Smoke = False,
+    *,
+    progress: bool,
+) -> Lines:
     """Recover the sparse coefficients of a problem; write result, arrays and report to OUT."""
     from probkit.sparse.study import RecoverStudy
 
@@ -41,40 +54,37 @@ def recover(
         noise=noise,
         snapshots=snapshots,
         order=order,
-        progress=not quiet,
+        progress=progress,
+        max_steps=50 if smoke and max_sweeps is None else max_sweeps,
+        device=device,
+        resume=resume,
     )
-    for line in study.run():
-        typer.echo(line)
+    return study.run()
 
 
-@app.command()
+@command(app)
 def irs(
-    out: Annotated[Path, typer.Option(help="Directory for tables and figures.")],
+    out: Out,
     snr: Annotated[str, typer.Option(help="Decibels, separated by commas.")] = "4,12,20",
     methods: Annotated[
         str, typer.Option(help='Separated by commas; "perfect" knows the channel.')
     ] = "evidence,paper_pattern_coupled,svd,am,perfect",
-    num_channels: Annotated[int, typer.Option(help="Simulated channels for each SNR.")] = 10,
-    seed: Annotated[int, typer.Option(help="Of the first channel.")] = 0,
-    smoke: Annotated[bool, typer.Option("--smoke", help="Small and quick, to try it out.")] = False,
-) -> None:
+    num_channels: Annotated[int, typer.Option(help="Simulated channels for each SNR.", min=1)] = 10,
+    seed: Seed = 0,
+    device: Device = "cpu",
+    smoke: Smoke = False,
+) -> Lines:
     """Estimate simulated channels through a reflecting surface and compare methods."""
-    from probkit.errors import ConfigurationError, message
     from probkit.sparse.study import IRSStudy
 
-    try:
-        levels = [float(part) for part in snr.split(",")]
-    except ValueError as error:
-        raise ConfigurationError(
-            message("Unreadable SNR", where="--snr", got=repr(snr), expected="numbers: 4,12,20")
-        ) from error
+    levels = numbers(snr, "--snr")
     study = IRSStudy(
         out=out,
         snr_db=levels[:1] if smoke else levels,
-        methods=[part.strip() for part in methods.split(",")],
+        methods=split(methods) or [],
         num_channels=2 if smoke else num_channels,
         num_symbols=1000 if smoke else 10_000,
         seed=seed,
+        device=device,
     )
-    for line in study.run():
-        typer.echo(line)
+    return study.run()

@@ -3,10 +3,16 @@
 from __future__ import annotations
 
 from probkit.fractional.control import ControlGuide, ControlPaths
+from probkit.fractional.encoder import HurstEncoder
 from probkit.fractional.guide import GuidePaths, MarkovGaussianGuide
 from probkit.fractional.hurst import HurstModel
+from probkit.fractional.learning import PathMarginal
 from probkit.fractional.model import hurst_model, series_log_likelihood
+from probkit.fractional.neural_drift import NeuralDrift
 from probkit.fractional.sde import FractionalSDE, SDEPath
+from probkit.fractional.video import LatentVideoModel
+from probkit.fractional.video_data import MovingDigits, moving_digits
+from probkit.fractional.video_dynamics import LatentDynamics
 from probkit.statespace.fractional import MarkovApproxFBM
 
 __all__ = [
@@ -14,10 +20,17 @@ __all__ = [
     "ControlPaths",
     "FractionalSDE",
     "GuidePaths",
+    "HurstEncoder",
     "HurstModel",
+    "LatentDynamics",
+    "LatentVideoModel",
     "MarkovApproxFBM",
     "MarkovGaussianGuide",
+    "MovingDigits",
+    "NeuralDrift",
+    "PathMarginal",
     "SDEPath",
     "hurst_model",
+    "moving_digits",
     "series_log_likelihood",
 ]

@@ -85,7 +85,7 @@ class ControlGuide:
         self.sde, self.y, self.network, self.gain = sde, y, network, gain
         if gain:
             with torch.no_grad():
-                reference = first_reference(sde, y)
+                reference = first_reference(sde, y)[None]
                 for _ in range(num_iterations):
                     self._condition(reference)
                     reference = self._mean_path()
@@ -166,7 +166,7 @@ class ControlGuide:
         effect = linear.F.new_zeros(*linear.F.shape[:2], D)
         response, w = sde.matrices.response, sde.noise_scale().weights.expand(D, K)
         for n, t in enumerate(sde.times()[:-1]):
-            scale = sde.diffusion(t, reference[n][None])[0]
+            scale = sde.diffusion(t, reference[:, n])[0]
             for i in range(D):
                 effect[n, D + i * K : D + (i + 1) * K, i] = response
                 effect[n, i, i] = scale[i] * (w[i] @ response)
@@ -177,4 +177,4 @@ class ControlGuide:
         sde, size = self.sde, len(self.sde.matrices.decay)
         zero = torch.zeros(1, sde.dim, size + 2, dtype=sde.matrices.decay.dtype)
         still = zero[..., :size].expand(sde.num_steps, 1, sde.dim, size)
-        return self._run(zero, still, None).path.x[0]
+        return self._run(zero, still, None).path.x

@@ -1,39 +1,49 @@
 """Predictive law of future values given parameter draws: a mixture of normals, one a draw.
 
-The filter runs once for all draws; the state then moves over every gap without an update.
-Cost: that of the filter with as many parameter points as there are draws.
+The state after the data moves over every gap without an update. Cost: K^2 a time and draw.
 """
 
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import NamedTuple
 
 import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from probkit.fractional.likelihood import filter_series, initial_state, make_step
-from probkit.fractional.series import Series
+from probkit.fractional.likelihood import get_loadings, make_step
 from probkit.fractional.system import FractionalSystem
 
-__all__ = ["forecast", "mixture_quantiles"]
+__all__ = ["EndState", "forecast", "mixture_quantiles"]
 
 _BISECTIONS = 60
 
 
+class EndState(NamedTuple):
+    """State after the last observation, draw by draw.
+
+    ``mean`` is (S, n), ``covariance`` (S, n, n) in units of the squared scale; ``elapsed`` are the
+    steps since the first time, and ``increments`` tells whether these are observed.
+    """
+
+    mean: Tensor
+    covariance: Tensor
+    elapsed: float
+    increments: bool
+
+
 def forecast(
-    system: FractionalSystem, scale: Float[Tensor, " S"], series: Series, gaps: Sequence[float]
+    system: FractionalSystem, scale: Float[Tensor, " S"], end: EndState, gaps: Sequence[float]
 ) -> tuple[Float[Tensor, "T S"], Float[Tensor, "T S"]]:
     """Means and standard deviations of observations after each gap (in steps), draw by draw."""
-    pieces = filter_series(system, series)
-    C, _, _ = initial_state(system, series)
-    mean, P = pieces.mean[0], pieces.covariance
-    elapsed = series.elapsed[-1]
+    mean, P, elapsed, increments = end
+    C = get_loadings(system, increments)
     means, variances = [], []
     for gap in gaps:
-        step = make_step(system, C, gap, series.increments)
+        step = make_step(system, C, gap, increments)
         elapsed += gap
-        seen = gap if series.increments else elapsed
+        seen = gap if increments else elapsed
         b = torch.cat([step.b[..., :-1], torch.full_like(step.b[..., :1], seen)], -1)
         means.append((mean * b).sum(-1))
         variance = ((P * b[..., None, :]).sum(-1) * b).sum(-1) + step.CQC + system.noise

@@ -19,7 +19,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from probkit.fractional.likelihood import filter_series
+from probkit.fractional.batch_filter import filter_batch
 from probkit.fractional.series import Series
 from probkit.fractional.system import fractional_system
 from probkit.statespace.fractional_tables import HURST_RANGE
@@ -95,7 +95,7 @@ def _evaluate(
     parts = [_pieces(series, some, noise, reversion) for some in points.split(_CHUNK)]
     log_variance = torch.cat([part[0] for part in parts], -1)
     quadratic = torch.cat([part[1] for part in parts], -1)
-    count = int(series.observed.sum())
+    count = series.num_observed
     log_density = -0.5 * (count * torch.log(quadratic) + log_variance)
     cells = zip(ranges, counts, strict=True)
     cell = sum(math.log((b - a) / n) for (a, b), n in cells if b > a)
@@ -116,7 +116,7 @@ def _pieces(series: Series, points: Tensor, noise: bool, reversion: bool) -> tup
     level = points[:, 1].exp() if noise else torch.zeros_like(hurst)
     rate = points[:, -1].exp() if reversion else None
     system = fractional_system(hurst, level, rate, series.span)
-    pieces = filter_series(system, series)
+    pieces = filter_batch(system, series)
     return pieces.log_variance, pieces.quadratic
 
 

@@ -5,27 +5,34 @@ from __future__ import annotations
 import time
 import warnings
 from collections.abc import Sequence
-from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
 from torch import Tensor
 
-from probkit.errors import ConfigurationError, FitWarning, message
-from probkit.fractional.forecast import forecast, mixture_quantiles
+from probkit.errors import CheckpointError, ConfigurationError, FitWarning, message
+from probkit.fractional.encoder import HurstEncoder
+from probkit.fractional.figures import plot_hurst
 from probkit.fractional.grid import GridPosterior, grid_posterior
-from probkit.fractional.model import hurst_model
+from probkit.fractional.model import hurst_model, log_scale
+from probkit.fractional.posterior import Clock, HurstPosterior, select_series
 from probkit.fractional.series import Series, prepare_series
-from probkit.fractional.system import fractional_system
+from probkit.fractional.simulate import sample_series
+from probkit.fractional.variogram import Variogram, sample_variogram
 from probkit.infer import HMC, NUTS, DrawsPosterior, FitResult, Laplace, Status, fit
 from probkit.infer.provenance import data_digest, provenance
-from probkit.random import as_generator
+from probkit.random import Seed, as_generator
+from probkit.statespace.fractional_tables import HURST_RANGE
+
+if TYPE_CHECKING:
+    import xarray as xr
 
 __all__ = ["HurstModel"]
 
 _NEAR_END = 0.05
+_MOSTLY_NOISE = 8.0
 
 
 class HurstModel:
@@ -42,8 +49,9 @@ class HurstModel:
         reversion: whether the level reverts to a mean.
         grid_size: points of the Hurst index on the final grid.
         num_samples: posterior draws.
-        engine: None for quadrature on a grid; ``Laplace``, ``NUTS`` or ``HMC`` settings. Grids
-            give every series of a batch its own parameters, the engines one set to all.
+        engine: None for quadrature on a grid; a trained ``HurstEncoder``; or ``Laplace``, ``NUTS``
+            or ``HMC`` settings. Grids and encoders give every series of a batch its own
+            parameters, the other engines one set to all.
         seed: of draws and engines.
 
     Attributes:
@@ -71,7 +79,7 @@ class HurstModel:
         reversion: bool = False,
         grid_size: int = 61,
         num_samples: int = 1000,
-        engine: Laplace | NUTS | HMC | None = None,
+        engine: HurstEncoder | Laplace | NUTS | HMC | None = None,
         seed: int = 0,
     ) -> None:
         if kind not in ("levels", "increments"):
@@ -91,9 +99,19 @@ class HurstModel:
                     remedy='give levels with kind="levels"',
                 )
             )
+        if isinstance(engine, HurstEncoder) and (engine.noise != noise or reversion):
+            raise ConfigurationError(
+                message(
+                    "The encoder was trained for another model",
+                    where="engine",
+                    got=f"noise={engine.noise}, reversion=False",
+                    expected=f"noise={noise}, reversion={reversion}",
+                )
+            )
         self.kind, self.noise, self.reversion = kind, noise, reversion
         self.grid_size, self.num_samples, self.engine = grid_size, num_samples, engine
         self.seed = seed
+        self.grid_: GridPosterior | None = None
 
     def fit(self, y: Any, times: Any = None) -> HurstModel:
         """Fit to one series (N,) or R series (R, N) of the same times.
@@ -108,9 +126,11 @@ class HurstModel:
         values = torch.as_tensor(np.asarray(y, dtype=np.float64))
         grid = None if times is None else torch.as_tensor(np.asarray(times, dtype=np.float64))
         self.series_ = prepare_series(values, grid, self.kind)
-        self._single = values.dim() == 1
+        self._single, self.grid_ = values.dim() == 1, None
         if self.engine is None:
             self.result_ = self._fit_grid(values, grid)
+        elif isinstance(self.engine, HurstEncoder):
+            self.result_ = self._fit_encoder(self.engine, values, grid)
         else:
             model = hurst_model(self.series_, noise=self.noise, reversion=self.reversion)
             found = fit(model, engine=self.engine, seed=self.seed)
@@ -137,33 +157,63 @@ class HurstModel:
         Raises:
             ConfigurationError: times that do not follow the data.
         """
-        points = torch.as_tensor(np.asarray(times, dtype=np.float64)).reshape(-1)
-        before = points.new_tensor([self.series_.last_time])
-        gaps = torch.cat([before, points]).diff() / self.series_.step
-        if not bool((gaps > 0).all()):
-            raise ConfigurationError(
-                message(
-                    "Forecasts are for increasing times after the data",
-                    where="times",
-                    got=points.tolist()[:3],
-                    expected=f"> {self.series_.last_time}",
-                )
-            )
-        one = self._one(series)
-        draws = self._step_units(series)
-        system = fractional_system(draws["hurst"], draws["noise"], draws.get("rate"), one.span)
-        mean, sd = forecast(system, draws["scale"], one, gaps.tolist())
-        spread = (sd.square().mean(-1) + mean.var(-1, unbiased=False)).sqrt()
-        return {
-            "mean": mean.mean(-1),
-            "sd": spread,
-            "quantiles": mixture_quantiles(mean, sd, quantiles),
-        }
+        return self._posterior().predict(times, quantiles=quantiles, series=series)
+
+    def sample(
+        self, times: Any, *, num_samples: int = 100, seed: Seed = 0, series: int = 0
+    ) -> Tensor:
+        """Joint draws of the observations at future times, (num_samples, T), as for predict.
+
+        Raises:
+            ConfigurationError: times that do not follow the data.
+        """
+        return self._posterior().sample_futures(
+            times, num_samples=num_samples, seed=seed, series=series
+        )
+
+    def replicate(self, *, num_samples: int = 100, seed: Seed = 0, series: int = 0) -> Tensor:
+        """Series like the data, drawn from the fitted model, (num_samples, T).
+
+        They are at the times of the data; of levels all but the first, which they start from.
+        """
+        posterior, generator = self._posterior(), as_generator(seed)
+        one = select_series(self._data(), series)
+        systems = posterior.systems(series, posterior.choose(num_samples, generator))
+        return sample_series(*systems, one, generator).mT
+
+    def variogram(self, *, num_samples: int = 100, seed: Seed = 0, series: int = 0) -> Variogram:
+        """Mean squared change by lag: of the data, and of :meth:`replicate`.
+
+        A model that fits has the data inside the spread of the replicates at every lag.
+        """
+        one = select_series(self._data(), series)
+        drawn = self.replicate(num_samples=num_samples, seed=seed, series=series).mT
+        lags, data = sample_variogram(one, one.values.mT)
+        return Variogram(lags * one.step, data[:, 0], sample_variogram(one, drawn)[1])
+
+    def plot(
+        self, path: str | Path, *, what: str = "forecast", times: Any = None, series: int = 0
+    ) -> Path:
+        """One figure: the "forecast", the "posterior" of the Hurst index, or the "variogram".
+
+        Args:
+            path: the file; its suffix decides the format.
+            what: to draw.
+            times: of the forecast; by default a fifth of the data's span.
+            series: which of a batch.
+
+        Raises:
+            ConfigurationError: an unknown figure.
+        """
+        return plot_hurst(self, path, what, times, series)
 
     def compare(self, hurst: float = 0.5) -> Tensor:
         """Log Bayes factor of a free Hurst index against a fixed one, for every series.
 
         Positive values speak for the free index. The prior of the free one is uniform.
+
+        Raises:
+            ConfigurationError: an index outside the tables, or a model without its data.
 
         Example:
             >>> from probkit.statespace.fractional_noise import sample_fgn
@@ -171,14 +221,83 @@ class HurstModel:
             >>> bool(rough.compare(0.5) > 3)
             True
         """
+        data = self._data()
+        low, high = HURST_RANGE
+        if not low <= hurst <= high:
+            raise ConfigurationError(
+                message(
+                    "The Hurst index is outside the table",
+                    where="hurst",
+                    got=hurst,
+                    expected=f"in [{low}, {high}]",
+                )
+            )
         options: dict[str, Any] = {"noise": self.noise, "reversion": self.reversion}
-        free = grid_posterior(self.series_, size=self.grid_size, **options)
-        fixed = grid_posterior(self.series_, size=1, hurst=hurst, **options)
+        free = self.grid_ or grid_posterior(data, size=self.grid_size, **options)
+        fixed = grid_posterior(data, size=1, hurst=hurst, **options)
         return free.log_evidence - fixed.log_evidence
 
+    def to_datatree(self, **options: Any) -> xr.DataTree:
+        """The result for ArviZ (``FitResult.to_datatree``)."""
+        self._posterior()
+        return self.result_.to_datatree(**options)
+
     def save(self, directory: str | Path) -> Path:
-        """Write the result (``FitResult.save``)."""
+        """Write the result (``FitResult.save``), with what forecasts need and without the data.
+
+        Of a batch of more than ten series, the forecasts of those that were forecast before.
+        """
+        self._posterior()
         return self.result_.save(directory)
+
+    @classmethod
+    def load(cls, directory: str | Path) -> HurstModel:
+        """A fitted model from a saved result; it forecasts without the data.
+
+        Raises:
+            CheckpointError: no such result, or that of another model.
+        """
+        result = FitResult.load(directory)
+        if not isinstance(result.posterior, HurstPosterior):
+            raise CheckpointError(
+                message(
+                    "The result is of another model",
+                    where=str(directory),
+                    got=type(result.posterior).__name__,
+                    remedy="load it with the class that saved it, or with FitResult.load",
+                )
+            )
+        model = cls(**result.posterior.settings)
+        model.result_ = result
+        return model
+
+    def _fit_encoder(self, encoder: HurstEncoder, values: Tensor, grid: Tensor | None) -> FitResult:
+        start = time.process_time()
+        found = encoder.draw(self.series_, self.num_samples, self.seed)
+        posterior = self._in_user_units(DrawsPosterior(found.draws))
+        history = {
+            "objective": np.array([found.diagnostics["importance_ess"]]),
+            "segment": np.array([0.0]),
+            "seconds": np.array([time.process_time() - start]),
+        }
+        record = provenance(
+            engine="encoder",
+            reason="asked for",
+            settings={
+                "kind": self.kind,
+                "noise": self.noise,
+                "num_proposals": encoder.num_proposals,
+                "num_samples": self.num_samples,
+            },
+            seed=self.seed,
+            dtype=torch.float64,
+            device="cpu",
+            data=data_digest(values, grid),
+        )
+        weighted = found.importance
+        return FitResult(
+            Status.CONVERGED, posterior, history, found.diagnostics, record, importance=weighted
+        )
 
     def _fit_grid(self, values: Tensor, grid: Tensor | None) -> FitResult:
         start = time.process_time()
@@ -192,14 +311,10 @@ class HurstModel:
             "segment": np.array([0.0]),
             "seconds": np.array([time.process_time() - start]),
         }
-        settings = {
-            name: getattr(self, name)
-            for name in ("kind", "noise", "reversion", "grid_size", "num_samples")
-        }
         record = provenance(
             engine="grid",
             reason="few parameters: quadrature is exact",
-            settings=settings,
+            settings=self._settings(),
             seed=self.seed,
             dtype=torch.float64,
             device="cpu",
@@ -230,9 +345,11 @@ class HurstModel:
         draws["log_scale"] = 0.5 * torch.log(square)
         return {name: value.mT[None] for name, value in draws.items()}  # (chain, draw, series)
 
-    def _in_user_units(self, posterior: Any) -> DrawsPosterior:
+    def _in_user_units(self, posterior: Any) -> HurstPosterior:
         """Sites of the user: scale per unit of time, noise sd, reversion per unit of time."""
-        draws, step = posterior.draws, self.series_.step
+        draws, step = dict(posterior.draws), self.series_.step
+        if "scale_offset" in draws:
+            draws["log_scale"] = log_scale(self.series_, draws)
         if self._single:
             draws = {k: v[..., 0] if v.dim() == 3 else v for k, v in draws.items()}
         hurst = draws["hurst"]
@@ -241,28 +358,36 @@ class HurstModel:
             sites["noise"] = torch.exp(draws["log_scale"] + draws["log_noise"] / 2)
         if "log_reversion" in draws:
             sites["reversion"] = torch.exp(draws["log_reversion"]) / step
-        return DrawsPosterior(sites)
+        clock = Clock.of(self.series_)
+        return HurstPosterior(sites, clock, series=self.series_, settings=self._settings())
 
-    def _step_units(self, series: int) -> dict[str, Tensor]:
-        """Draws (S,) of one series, back in units of a step."""
-        posterior, step = self.result_.posterior, self.series_.step
-        assert isinstance(posterior, DrawsPosterior)
-        flat = {name: value.flatten(0, 1) for name, value in posterior.draws.items()}
-        flat = {name: v[:, series] if v.dim() == 2 else v for name, v in flat.items()}
-        found = {"hurst": flat["hurst"], "scale": flat["scale"] * step ** flat["hurst"]}
-        noise = flat.get("noise", torch.zeros_like(found["scale"]))
-        found["noise"] = (noise / found["scale"]).square()
-        if "reversion" in flat:
-            found["rate"] = flat["reversion"] * step
-        return found
+    def _posterior(self) -> HurstPosterior:
+        result = getattr(self, "result_", None)
+        if result is None:
+            raise ConfigurationError(
+                message("The model is not fitted", remedy="call fit(y, times) first")
+            )
+        assert isinstance(result.posterior, HurstPosterior)
+        return result.posterior
 
-    def _one(self, index: int) -> Series:
-        s = self.series_
-        return replace(s, values=s.values[index : index + 1], first=s.first[index : index + 1])
+    def _data(self) -> Series:
+        self._posterior()
+        if not hasattr(self, "series_"):
+            raise ConfigurationError(
+                message(
+                    "A loaded model does not hold its data",
+                    remedy="fit again for comparisons, replicates and the variogram",
+                )
+            )
+        return self.series_
+
+    def _settings(self) -> dict[str, Any]:
+        names = ("kind", "noise", "reversion", "grid_size", "num_samples", "seed")
+        return {name: getattr(self, name) for name in names}
 
     def _warn_at_the_ends(self) -> None:
         mean = self.result_.posterior.mean()["hurst"]
-        low, high = 0.03 + _NEAR_END, 0.97 - _NEAR_END
+        low, high = HURST_RANGE[0] + _NEAR_END, HURST_RANGE[1] - _NEAR_END
         if bool((mean < low).any()) or bool((mean > high).any()):
             other = "increments" if self.kind == "levels" else "levels"
             text = message(
@@ -273,5 +398,23 @@ class HurstModel:
                     "noise that the model leaves out" if not self.noise else "a trend or a shift",
                 ),
                 remedy=f'check with kind="{other}"',
+            )
+            warnings.warn(text, FitWarning, stacklevel=3)
+        draws = self._posterior().draws
+        if "noise" not in draws:
+            return
+        moved = draws["scale"] * self.series_.step ** draws["hurst"]
+        share = (draws["noise"] / moved).flatten(0, 1).median(0).values
+        if bool((share > _MOSTLY_NOISE).any()):
+            text = message(
+                "Hardly anything but noise",
+                got=f"noise of {float(share.max()):.0f} times the process's change over one step",
+                causes=(
+                    f"the values are increments, not {self.kind}"
+                    if self.kind == "levels"
+                    else "the values are differences of noise",
+                    "noise that hides the process",
+                ),
+                remedy="look at the variogram; check kind",
             )
             warnings.warn(text, FitWarning, stacklevel=3)

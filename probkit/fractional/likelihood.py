@@ -25,11 +25,20 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
+from probkit.fractional.filter_op import can_apply, weighted_pieces
 from probkit.fractional.native_filter import NativeInputs, is_native_available, native_pieces
 from probkit.fractional.series import Series
 from probkit.fractional.system import FractionalSystem
 
-__all__ = ["FilterPieces", "Step", "filter_quickly", "filter_series", "initial_state", "make_step"]
+__all__ = [
+    "FilterPieces",
+    "Step",
+    "filter_quickly",
+    "filter_series",
+    "get_loadings",
+    "initial_state",
+    "make_step",
+]
 
 
 class FilterPieces(NamedTuple):
@@ -53,12 +62,13 @@ def filter_series(system: FractionalSystem, series: Series) -> FilterPieces:
     values = series.values.mT.reshape(series.values.shape[1], -1, *(1 for _ in system.noise.shape))
     log_variance, quadratic = torch.zeros_like(system.noise), torch.zeros_like(mean[..., 0])
     known: dict[float, Step] = {}
+    observed = series.observed.tolist()
     for n, gap in enumerate(series.gaps.tolist()):
         if gap not in known:
             known = {gap: make_step(system, C, gap, series.increments)}
         a, Q, QC, CQC, b = known[gap]
         P_next = P * (a[..., :, None] * a[..., None, :]) + Q
-        if not series.observed[n]:
+        if not observed[n]:
             mean, P = mean * a, P_next
             continue
         seen = gap if series.increments else series.elapsed[n]
@@ -70,8 +80,7 @@ def filter_series(system: FractionalSystem, series: Series) -> FilterPieces:
         log_variance, quadratic = log_variance + torch.log(S), quadratic + v * v / S
         mean = mean * a + k * (v / S)[..., None]
         P = P_next - k[..., :, None] * (k / S[..., None])[..., None, :]
-    count = int(series.observed.sum())
-    return FilterPieces(log_variance, quadratic, count, mean, P)
+    return FilterPieces(log_variance, quadratic, series.num_observed, mean, P)
 
 
 def initial_state(system: FractionalSystem, series: Series) -> tuple[Tensor, Tensor, Tensor]:
@@ -80,8 +89,7 @@ def initial_state(system: FractionalSystem, series: Series) -> tuple[Tensor, Ten
     stationary = 1 / total
     loaded = (stationary * system.loadings[..., None, :]).sum(-1)
     P = torch.nn.functional.pad(stationary, (0, 2, 0, 2))
-    ones, zeros = torch.ones_like(loaded[..., :1]), torch.zeros_like(loaded[..., :1])
-    C = torch.cat([system.loadings, zeros if series.increments else ones, zeros], -1)
+    C = get_loadings(system, series.increments)
     size = P.shape[-1]
     units = torch.eye(size, dtype=P.dtype, device=P.device)
     offset, slope = units[-2], units[-1]
@@ -96,30 +104,50 @@ def initial_state(system: FractionalSystem, series: Series) -> tuple[Tensor, Ten
     return C, mean, P
 
 
-def filter_quickly(system: FractionalSystem, series: Series) -> tuple[Tensor, Tensor]:
-    """``log_variance`` and ``quadratic`` (R,) of one set of parameters, in native code if it can.
+def get_loadings(system: FractionalSystem, increments: bool) -> Tensor:
+    """Loadings of the modes, the offset and the slope; that of the slope depends on the step."""
+    zero = torch.zeros_like(system.loadings[..., :1])
+    return torch.cat([system.loadings, zero if increments else zero + 1, zero], -1)
 
+
+def filter_quickly(
+    system: FractionalSystem, series: Series, precision: Float[Tensor, ""] | None
+) -> Float[Tensor, ""]:
+    """``R log_variance + precision sum quadratic`` of one set of parameters, natively if it can.
+
+    Without a precision the second term is ``R N log sum quadratic``, N observations: the least
+    value over the scale, but for a constant.
     First derivatives exist either way; second ones only where ``torch.func`` asks for them, which
     takes the steps above.
     """
-    if system.noise.dim() or not is_native_available(system.noise):
+    plain = is_native_available(system.noise)
+    if not (plain or can_apply(system.noise)):
         pieces = filter_series(system, series)
-        return pieces.log_variance, pieces.quadratic
+        return _weighted(pieces.log_variance, pieces.quadratic, series, precision)
     C, mean, P = initial_state(system, series)
-    gaps, index = torch.unique(series.gaps, return_inverse=True)
-    steps = [make_step(system, C, gap, series.increments) for gap in gaps.tolist()]
-    seen = series.gaps if series.increments else series.gaps.new_tensor(series.elapsed)
+    steps = make_step(system, C, series.gaps.new_tensor(series.distinct_gaps), series.increments)
     inputs = NativeInputs(
-        torch.stack([step.a for step in steps]),
-        torch.stack([step.Q for step in steps]),
+        steps.a,
+        steps.Q,
         C[None],
-        seen,
+        series.gaps if series.increments else series.gaps.new_tensor(series.elapsed),
         system.noise,
         mean,
         P,
-        index,
+        series.gap_index,
     )
-    return native_pieces(inputs, series)
+    if not plain:
+        return weighted_pieces(inputs, series, precision)
+    return _weighted(*native_pieces(inputs, series), series, precision)
+
+
+def _weighted(
+    log_variance: Tensor, quadratic: Tensor, series: Series, precision: Tensor | None
+) -> Tensor:
+    number, total = len(series.values), quadratic.sum(0)
+    if precision is None:
+        return number * (log_variance + series.num_observed * total.log())
+    return number * log_variance + precision * total
 
 
 class Step(NamedTuple):
@@ -132,10 +160,14 @@ class Step(NamedTuple):
     b: Tensor
 
 
-def make_step(system: FractionalSystem, C: Tensor, gap: float, increments: bool) -> Step:
-    """What depends on the length of a step only."""
+def make_step(system: FractionalSystem, C: Tensor, gap: float | Tensor, increments: bool) -> Step:
+    """What depends on the length of a step only; of many lengths (G,) for a single system."""
     pad = torch.nn.functional.pad
+    if isinstance(gap, Tensor):
+        gap = gap[:, None]
     a = torch.exp(-gap * pad(system.rates, (0, 2)))
+    if isinstance(gap, Tensor):
+        gap = gap[..., None]
     total = system.rates[..., :, None] + system.rates[..., None, :]
     Q = pad(-torch.expm1(-total * gap) / total, (0, 2, 0, 2))
     QC = (Q * C[..., None, :]).sum(-1)

@@ -7,8 +7,11 @@ likelihood of later observations ``exp(-z'L z / 2 + l'z)``::
     L <- F'L_ F + observation,   l <- F'(l_ - L_ c) + observation
 
 is Bayes' rule where e is white noise (T its root), and the Riccati equation of the cheapest control
-where e is the control times the root of the step (T its effect): the same formulas.
-Cost: N d^3 with d = D (K + 2).
+where e is the control times the root of the step (T its effect): the same formulas. Drift and
+Jacobian are means over an ensemble of reference paths: with one path this is Taylor's series, with
+draws of the posterior the linear function that is closest to the drift in its mean square
+(statistical linearisation; Garcia-Fernandez et al., IEEE TSP 63 (2015)).
+Cost: N d^3 with d = D (K + 2), in native code where there is a compiler.
 """
 
 from __future__ import annotations
@@ -18,10 +21,11 @@ from typing import NamedTuple
 import torch
 from jaxtyping import Float
 from torch import Tensor
-from torch.func import jacrev, vmap
+from torch.func import vmap
 
-from probkit.errors import NotPositiveDefiniteError, message
-from probkit.fractional.observation import GaussianLikelihood, quadratic_sites
+from probkit.errors import ConfigurationError, NotPositiveDefiniteError, message
+from probkit.fractional.native_paths import is_native, path_library, pointer
+from probkit.fractional.observation import GaussianLikelihood, derivative, quadratic_sites
 from probkit.fractional.sde import FractionalSDE
 
 __all__ = [
@@ -68,6 +72,8 @@ def backward(
     Raises:
         NotPositiveDefiniteError: the linearised law is not finite at a step.
     """
+    if is_native(linear.F):
+        return _native(linear)
     F, c, T, seen, pulls = linear
     m = T.shape[-1]
     L, pull = seen[-1], pulls[-1]
@@ -77,14 +83,7 @@ def backward(
         LT = L @ T[n]
         chol, failed = torch.linalg.cholesky_ex(units + T[n].mT @ LT)
         if failed:
-            raise NotPositiveDefiniteError(
-                message(
-                    "The linearised equation has no finite law",
-                    where=f"step {n}",
-                    causes=("a drift that grows without bound along the reference path",),
-                    remedy="take a smaller dt, or bound the drift",
-                )
-            )
+            raise _not_finite(n)
         gain = torch.cholesky_solve(LT.mT, chol)
         shift = torch.cholesky_solve((T[n].mT @ pull)[:, None], chol)[:, 0]
         found.append((gain, shift, *inverse_root(chol)))
@@ -93,6 +92,32 @@ def backward(
         L = (L + L.mT) / 2
         pull = F[n].mT @ (left - rest @ c[n]) + pulls[n]
     return L, pull, Conditional(*[torch.stack(part[::-1]) for part in zip(*found, strict=True)])
+
+
+def _native(linear: Linearized) -> tuple[Tensor, Tensor, Conditional]:
+    F, c, T, seen, pulls = (part.detach().contiguous() for part in linear)
+    (N, d, m), like = T.shape, F
+    L, pull = seen[-1].clone(), pulls[-1].clone()
+    shapes = ((N, m, d), (N, m), (N, m, m), (N,))
+    found = Conditional(*[like.new_empty(shape) for shape in shapes])
+    library = path_library()
+    assert library is not None
+    given = (F, c, T, seen, pulls, L, pull, *found)
+    failed = library.condition(N, d, m, *map(pointer, given))
+    if failed >= 0:
+        raise _not_finite(failed)
+    return L, pull, found
+
+
+def _not_finite(step: int) -> NotPositiveDefiniteError:
+    return NotPositiveDefiniteError(
+        message(
+            "The linearised equation has no finite law",
+            where=f"step {step}",
+            causes=("a drift that grows without bound along the reference path",),
+            remedy="take a smaller dt, or bound the drift",
+        )
+    )
 
 
 def first_reference(sde: FractionalSDE, y: Tensor) -> Float[Tensor, "N+1 D"]:
@@ -109,16 +134,18 @@ def first_reference(sde: FractionalSDE, y: Tensor) -> Float[Tensor, "N+1 D"]:
     return y[left] * (1 - share) + y[right] * share
 
 
-def linearized(sde: FractionalSDE, reference: Float[Tensor, "N+1 D"], y: Tensor) -> Linearized:
-    """The equation and its observations along a reference path."""
+def linearized(sde: FractionalSDE, reference: Float[Tensor, "S N+1 D"], y: Tensor) -> Linearized:
+    """The equation and its observations around an ensemble of reference paths.
+
+    Raises:
+        ConfigurationError: the diffusion is not positive somewhere along it.
+        ShapeError: drift or diffusion of another shape than the state's.
+    """
     K, D = len(sde.matrices.decay), sde.dim
     d, m, h = D * (K + 2), D * K, sde.dt
-    times = torch.arange(sde.num_steps, dtype=reference.dtype) * h
-    x = reference[:-1]
-    # rows of one, because drifts are written for batches
-    b = vmap(lambda t, row: sde.drift(t, row[None])[0])(times, x)
-    s = vmap(lambda t, row: sde.diffusion(t, row[None])[0])(times, x)
-    J = vmap(jacrev(lambda t, row: sde.drift(t, row[None])[0], argnums=1))(times, x)
+    mean = reference.mean(0)
+    b, s, J = _terms(sde, reference[:, :-1])
+    x = mean[:-1]
     decay, root = sde.matrices.decay, sde.matrices.root
     w = sde.noise_scale().weights.expand(D, K)
     F, T = x.new_zeros(sde.num_steps, d, d), x.new_zeros(sde.num_steps, d, m)
@@ -133,11 +160,34 @@ def linearized(sde: FractionalSDE, reference: Float[Tensor, "N+1 D"], y: Tensor)
         T[:, i, i * K : (i + 1) * K] = s[:, i, None] * (w[i] @ root)
     c = x.new_zeros(sde.num_steps, d)
     c[:, :D] = h * (b - (J @ x[..., None])[..., 0])
-    precision, pull = quadratic_sites(sde.likelihood, reference[sde.observed], y)
+    precision, pull = quadratic_sites(sde.likelihood, mean[sde.observed], y)
     seen, pulls = x.new_zeros(sde.num_steps + 1, d, d), x.new_zeros(sde.num_steps + 1, d)
     seen[:, :D, :D].index_add_(0, sde.observed, precision)
     pulls[:, :D].index_add_(0, sde.observed, pull)
     return Linearized(F, c, T, seen, pulls)
+
+
+def _terms(sde: FractionalSDE, x: Float[Tensor, "S N D"]) -> tuple[Tensor, Tensor, Tensor]:
+    """Means over the ensemble of drift (N, D), diffusion (N, D) and Jacobian (N, D, D)."""
+    times, rows = sde.times()[:-1], x.movedim(0, 1)
+    with torch.enable_grad():
+        rows = rows.detach().requires_grad_()
+        b = vmap(sde.drift)(times, rows)
+        # paths do not share their drift: one product gives a row of every Jacobian
+        parts = [derivative(b[..., i].sum(), rows).mean(1) for i in range(sde.dim)]
+    s = vmap(sde.diffusion)(times, rows.detach()).detach()
+    if not bool((s > 0).all()):
+        wrong = int(torch.nonzero(~(s > 0).flatten(1).all(1))[0])
+        raise ConfigurationError(
+            message(
+                "The diffusion must be positive along the path",
+                where=f"diffusion, step {wrong}",
+                got=float(s[wrong].min()),
+                remedy="end a network with softplus",
+            )
+        )
+    sde.check_terms(times[0], rows[0].detach())
+    return b.detach().mean(1), s.mean(1), torch.stack(parts, -2)
 
 
 def flat_state(x: Tensor, y: Tensor, slope: Tensor) -> Tensor:

@@ -2,29 +2,34 @@
 
 The path is integrated out exactly by the filter, so that the only unknowns are the parameters::
 
-    hurst ~ U(.03, .97),  log sigma^2 flat,  log noise ratio ~ U,  log reversion ~ U
+    hurst ~ U(.03, .97),  log sigma flat,  log noise ratio ~ U,  log reversion ~ U
     y ~ N(0, covariance of noise and process)        (pyro.factor, through the filter)
 
-The priors are those of the grid.
+The priors are those of the grid. With ``q`` the sum of squares over N observations, the scale is
+written as ``log sigma = log(q / N) / 2 + offset``: the likelihood is then a product of one factor
+in the offset and one in the other parameters, and no sampler has to follow the ridge between
+scale, index and noise. The offset's normal prior of sd 10 stands for a flat one.
 """
 
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 
 import pyro
 import pyro.distributions as dist
 import torch
+from jaxtyping import Float
 from torch import Tensor
 
+from probkit.fractional.batch_filter import filter_batch
 from probkit.fractional.grid import NOISE_RANGE, reversion_range
 from probkit.fractional.likelihood import filter_quickly
 from probkit.fractional.series import Series
-from probkit.fractional.system import fractional_system
+from probkit.fractional.system import FractionalSystem, fractional_system
 from probkit.statespace.fractional_tables import HURST_RANGE
 
-__all__ = ["hurst_model", "series_log_likelihood"]
+__all__ = ["hurst_model", "log_scale", "series_log_likelihood"]
 
 _WIDE = 10.0
 
@@ -44,35 +49,52 @@ def series_log_likelihood(
         log_noise: logarithm of the noise variance over that of an increment; None for no noise.
         log_reversion: logarithm of the reversion rate per step; None for none.
     """
-    noise = torch.zeros_like(hurst) if log_noise is None else log_noise.exp()
-    rate = None if log_reversion is None else log_reversion.exp()
-    system = fractional_system(hurst, noise, rate, series.span)
-    log_variance, quadratic = filter_quickly(system, series)
-    number, count = len(series.values), int(series.observed.sum())
-    constant = count * (math.log(2 * math.pi) + 2 * log_scale) + log_variance
-    return -0.5 * (number * constant + quadratic.sum(0) * torch.exp(-2 * log_scale))
+    system = _system(series, hurst, log_noise, log_reversion)
+    deviance = filter_quickly(system, series, torch.exp(-2 * log_scale))
+    count = len(series.values) * series.num_observed
+    return -0.5 * (count * (math.log(2 * math.pi) + 2 * log_scale) + deviance)
 
 
 def hurst_model(series: Series, *, noise: bool, reversion: bool) -> Callable[[], None]:
-    """The Pyro model of prepared series that share all parameters."""
-    spread = torch.log(_typical(series))
+    """The Pyro model of prepared series that share all parameters.
+
+    Its sites are ``hurst``, ``scale_offset`` and, where asked for, ``log_noise`` and
+    ``log_reversion``; :func:`log_scale` turns the offset into the scale.
+    """
+    count = len(series.values) * series.num_observed
+    unit = series.values.new_ones(())
 
     def model() -> None:
         def uniform(name: str, span: tuple[float, float]) -> Tensor:
-            low, high = (spread.new_tensor(value) for value in span)
+            low, high = (unit * value for value in span)
             return pyro.sample(name, dist.Uniform(low, high))
 
         hurst = uniform("hurst", HURST_RANGE)
-        log_scale = pyro.sample("log_scale", dist.Normal(spread, _WIDE))
+        offset = pyro.sample("scale_offset", dist.Normal(0 * unit, _WIDE))
         log_noise = uniform("log_noise", NOISE_RANGE) if noise else None
         log_reversion = uniform("log_reversion", reversion_range(series)) if reversion else None
-        value = series_log_likelihood(series, hurst, log_scale, log_noise, log_reversion)
-        pyro.factor("series", value)
+        system = _system(series, hurst, log_noise, log_reversion)
+        deviance = filter_quickly(system, series, None)
+        constant = math.log(2 * math.pi / count)
+        spread = constant + 2 * offset + torch.exp(-2 * offset)
+        pyro.factor("series", -0.5 * (deviance + count * spread))
 
     return model
 
 
-def _typical(series: Series) -> Tensor:
-    """Spread of the values, or of their differences, as the centre of the prior of the scale."""
-    values = series.values[:, series.observed]
-    return (values if series.increments else values.diff()).std() + 1e-300
+def log_scale(series: Series, draws: Mapping[str, Float[Tensor, "*S"]]) -> Float[Tensor, "*S"]:
+    """The scale that goes with draws of the sites of :func:`hurst_model`."""
+    flat = {name: value.reshape(-1) for name, value in draws.items()}
+    rest = (flat.get(name) for name in ("log_noise", "log_reversion"))
+    found = filter_batch(_system(series, flat["hurst"], *rest), series)
+    count = len(series.values) * series.num_observed
+    scale = 0.5 * torch.log(found.quadratic.sum(0) / count) + flat["scale_offset"]
+    return scale.reshape(draws["hurst"].shape)
+
+
+def _system(
+    series: Series, hurst: Tensor, log_noise: Tensor | None, log_reversion: Tensor | None
+) -> FractionalSystem:
+    noise = torch.zeros_like(hurst) if log_noise is None else log_noise.exp()
+    rate = None if log_reversion is None else log_reversion.exp()
+    return fractional_system(hurst, noise, rate, series.span)

@@ -31,7 +31,15 @@ from probkit.fractional.series import Series
 from probkit.infer.native.build import library
 from probkit.infer.native.lowering import Unsupported
 
-__all__ = ["NativeInputs", "is_native_available", "native_pieces"]
+__all__ = [
+    "NativeInputs",
+    "Run",
+    "has_library",
+    "is_native_available",
+    "is_plain",
+    "native_pieces",
+    "require_positive",
+]
 
 
 @dataclass(frozen=True)
@@ -61,9 +69,30 @@ class NativeInputs:
 
 def is_native_available(like: Tensor) -> bool:
     """Whether a value of this kind can be filtered natively: not while torch transforms it."""
+    return is_plain(like) and _library() is not None
+
+
+def is_plain(like: Tensor) -> bool:
+    """Whether a tensor has numbers that native code can read: float64 on the CPU, untransformed."""
     plain = not isinstance(like, FakeTensor) and not torch._C._functorch.get_interpreter_stack()
-    cpu = like.device.type == "cpu" and like.dtype == torch.float64
-    return cpu and plain and _library() is not None
+    return plain and like.device.type == "cpu" and like.dtype == torch.float64
+
+
+def has_library() -> bool:
+    """Whether there is native code: a C++ compiler."""
+    return _library() is not None
+
+
+def require_positive(failed: int) -> None:
+    """Raise for the step, counted from 1, whose variance was not positive; 0 is none."""
+    if failed:
+        raise NotPositiveDefiniteError(
+            message(
+                "The variance of an observation is not positive",
+                where=f"observation {failed - 1}",
+                remedy="let the model have noise, or move the times apart",
+            )
+        )
 
 
 def native_pieces(inputs: NativeInputs, series: Series) -> tuple[Tensor, Tensor]:
@@ -86,58 +115,80 @@ class _Problem(ctypes.Structure):
     )
 
 
+class Run:
+    """One pass of the filter, and the score by a pass back; arguments as in ``NativeInputs``.
+
+    Attributes:
+        failed: the step, counted from 1, whose variance was not positive; 0 if none was.
+        log_variance, quadratic: the sums () and (R,).
+    """
+
+    def __init__(
+        self,
+        a: Tensor,
+        Q: Tensor,
+        C: Tensor,
+        noise: Tensor,
+        mean: Tensor,
+        covariance: Tensor,
+        seen: Tensor,
+        index: Tensor,
+        observed: Tensor,
+        y: Tensor,
+        increments: bool,
+    ) -> None:
+        # the problem's pointers are into what is kept here
+        self._kept = tuple(x.detach().contiguous() for x in (index, observed, a, Q, C, seen, y))
+        steps, (num, n) = len(index), mean.shape
+        self._problem = _Problem(
+            *(steps, n, num, int(len(C) == 1), int(increments)),
+            *(x.data_ptr() for x in self._kept),
+            float(noise),
+        )
+        self._means = torch.empty(steps + 1, num, n, dtype=a.dtype)
+        self._covariances = torch.empty(steps + 1, n, n, dtype=a.dtype)
+        self._means[0], self._covariances[0] = mean.detach(), covariance.detach()
+        self.log_variance = torch.zeros((), dtype=a.dtype)
+        self.quadratic = torch.zeros(num, dtype=a.dtype)
+        outputs = (self._means, self._covariances, self.log_variance, self.quadratic)
+        self._code = _library()
+        assert self._code is not None
+        problem = ctypes.byref(self._problem)
+        self.failed: int = self._code.forward(problem, *(_pointer(x) for x in outputs))
+
+    def score(self, g_log: float, g_quadratic: Float[Tensor, " R"]) -> tuple[Tensor, ...]:
+        """Derivatives in (a, Q, C, seen, noise, mean, covariance) of the weighted sums."""
+        _, _, a, Q, C, seen, _ = self._kept
+        noise = torch.zeros((), dtype=a.dtype)
+        like = (a, Q, C, seen, noise, self._means[0], self._covariances[0])
+        found = tuple(torch.zeros_like(x) for x in like)
+        assert self._code is not None
+        self._code.backward(
+            ctypes.byref(self._problem),
+            _pointer(self._means),
+            _pointer(self._covariances),
+            ctypes.c_double(g_log),
+            _pointer(g_quadratic),
+            *(_pointer(x) for x in found),
+        )
+        return found
+
+
 class _Pieces(torch.autograd.Function):
     @staticmethod
     def forward(ctx: Any, *arguments: Any) -> tuple[Tensor, Tensor]:
-        *parts, index, series = arguments
-        a, Q, C, seen, noise, mean, covariance = (x.detach().contiguous() for x in parts)
-        constants = (index.contiguous(), series.observed.contiguous())
-        y = series.values.mT.contiguous()
-        steps, (num, n) = len(index), mean.shape
-        problem = _Problem(
-            *(steps, n, num, int(len(C) == 1), int(series.increments)),
-            *(x.data_ptr() for x in (*constants, a, Q, C, seen, y)),
-            float(noise),
-        )
-        means = torch.empty(steps + 1, num, n, dtype=a.dtype)
-        covariances = torch.empty(steps + 1, n, n, dtype=a.dtype)
-        means[0], covariances[0] = mean, covariance
-        log_variance, quadratic = torch.zeros((), dtype=a.dtype), torch.zeros(num, dtype=a.dtype)
-        code = _library()
-        assert code is not None
-        outputs = (means, covariances, log_variance, quadratic)
-        failed = code.forward(ctypes.byref(problem), *(_pointer(x) for x in outputs))
-        if failed:
-            raise NotPositiveDefiniteError(
-                message(
-                    "The variance of an observation is not positive",
-                    where=f"observation {failed - 1}",
-                    remedy="let the model have noise, or move the times apart",
-                )
-            )
-        ctx.problem = problem  # its pointers are into what is kept here
-        ctx.kept = (*constants, a, Q, C, seen, y, means, covariances)
-        return log_variance, quadratic
+        a, Q, C, seen, noise, mean, covariance, index, series = arguments
+        data = (seen, index, series.observed, series.values.mT, series.increments)
+        run = Run(a, Q, C, noise, mean, covariance, *data)
+        require_positive(run.failed)
+        ctx.run = run
+        return run.log_variance, run.quadratic
 
     @staticmethod
     @once_differentiable
     def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor | None, ...]:
         g_log, g_quadratic = grads
-        _, _, a, Q, C, seen, _, means, covariances = ctx.kept
-        like = (a, Q, C, seen, torch.zeros((), dtype=a.dtype), means[0], covariances[0])
-        found = tuple(torch.zeros_like(x) for x in like)
-        weights = g_quadratic.contiguous()
-        code = _library()
-        assert code is not None
-        code.backward(
-            ctypes.byref(ctx.problem),
-            _pointer(means),
-            _pointer(covariances),
-            ctypes.c_double(float(g_log)),
-            _pointer(weights),
-            *(_pointer(x) for x in found),
-        )
-        return (*found, None, None)
+        return (*ctx.run.score(float(g_log), g_quadratic.contiguous()), None, None)
 
 
 @cache

@@ -20,7 +20,14 @@ from torch import Tensor
 
 from probkit.errors import ShapeError, message
 
-__all__ = ["GaussianLikelihood", "Likelihood", "as_event", "log_likelihood", "quadratic_sites"]
+__all__ = [
+    "GaussianLikelihood",
+    "Likelihood",
+    "as_event",
+    "derivative",
+    "log_likelihood",
+    "quadratic_sites",
+]
 
 Likelihood = Callable[[Tensor], dist.TorchDistribution]
 
@@ -78,14 +85,15 @@ def quadratic_sites(
         value = log_likelihood(likelihood, x, y)
         (slope,) = torch.autograd.grad(value, x, create_graph=True)
         # observations do not share coordinates: one product gives a row of every block
-        rows = [_derivative(slope[:, i].sum(), x) for i in range(dim)]
+        rows = [derivative(slope[:, i].sum(), x) for i in range(dim)]
     W = -torch.stack(rows, -2)
     values, vectors = torch.linalg.eigh((W + W.mT) / 2)
     W = (vectors * values.clamp_min(0)[..., None, :]) @ vectors.mT
     return W, slope.detach() + (W @ seen[..., None])[..., 0]
 
 
-def _derivative(value: Tensor, x: Tensor) -> Tensor:
+def derivative(value: Tensor, x: Tensor) -> Tensor:
+    """Of a number with respect to x; zero where it does not depend on x. The graph is kept."""
     if not value.requires_grad:
         return torch.zeros_like(x)
     (found,) = torch.autograd.grad(value, x, retain_graph=True, allow_unused=True)

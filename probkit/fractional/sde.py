@@ -13,14 +13,16 @@ Source: Daems et al., ICLR 2024, arXiv 2310.12975; the discretisation is ours.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import copy
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from typing import Any, NamedTuple
 
 import pyro
 import pyro.distributions as dist
 import torch
 from jaxtyping import Float
-from pyro.nn import PyroModule
+from pyro.nn import PyroModule, PyroSample
 from torch import Tensor
 
 from probkit.errors import ConfigurationError, ShapeError, message
@@ -64,7 +66,8 @@ class FractionalSDE(PyroModule):
             paths of the batch (``torch.func.vmap`` linearises it).
         diffusion: ``s(t, x)``, positive, or a number.
         hurst: of the driving noise: a number, (D,) for one index a coordinate, or a
-            :class:`MarkovApproxFBM`, whose kind of weights is then used.
+            :class:`MarkovApproxFBM`, whose kind of weights is then used. A Pyro distribution is a
+            prior, with the site ``hurst``.
         dt: length of a step.
         num_steps: steps N; the path covers [0, N dt].
         observed: (M,) indices of the grid, 0 ... N, at which ``y`` is observed.
@@ -95,7 +98,7 @@ class FractionalSDE(PyroModule):
         self,
         drift: Callable[[Tensor, Tensor], Tensor],
         diffusion: float | Callable[[Tensor, Tensor], Tensor],
-        hurst: float | Tensor | MarkovApproxFBM,
+        hurst: float | Tensor | MarkovApproxFBM | torch.distributions.Distribution,
         *,
         dt: float,
         num_steps: int,
@@ -110,9 +113,15 @@ class FractionalSDE(PyroModule):
     ) -> None:
         super().__init__()
         _check(dt, num_steps, observed, noise, dim, num_paths, initial)
+        self.hurst_prior = hurst if isinstance(hurst, torch.distributions.Distribution) else None
+        if isinstance(hurst, torch.distributions.Distribution):
+            self.hurst = PyroSample(hurst)
+            hurst = _central(hurst, learn_hurst)
+        self._given_hurst: list[Tensor] = []
         if not isinstance(hurst, MarkovApproxFBM):
             hurst = MarkovApproxFBM(hurst, num_steps=num_steps, dt=dt)
         _check_process(hurst, dim)
+        hurst.warn_beyond(num_steps, dt)
         self.drift = drift
         self._diffusion = diffusion
         self._process, self.dt, self.num_steps = hurst, dt, num_steps
@@ -127,16 +136,32 @@ class FractionalSDE(PyroModule):
         self.matrices: StepMatrices = step_matrices(hurst.rates, dt)
         values, vectors = torch.linalg.eigh(hurst.initial_covariance)
         self.start_root = vectors * values.clamp_min(0).sqrt()
-        like = hurst.rates
-        self._check_terms(like.new_zeros(()), like.new_zeros(2, dim))
+        # a copy, because modules that have run cannot be put into another PyroModule
+        copy.deepcopy(self).draw_parameters()
 
     @property
     def process(self) -> MarkovApproxFBM:
-        """The driving noise, at the present Hurst index."""
+        """The driving noise, at the present Hurst index; draws it if it has a prior."""
+        if self._given_hurst:
+            return self._process.with_hurst(self._given_hurst[-1])
+        if self.hurst_prior is not None:
+            return self._process.with_hurst(self.hurst)
         if not self.learn_hurst:
             return self._process
         low, high = HURST_RANGE
         return self._process.with_hurst(low + (high - low) * torch.sigmoid(self.raw_hurst))
+
+    @contextmanager
+    def at_hurst(self, value: Tensor | None) -> Iterator[None]:
+        """Use this Hurst index within the context; None changes nothing."""
+        if value is None:
+            yield
+            return
+        self._given_hurst.append(value)
+        try:
+            yield
+        finally:
+            self._given_hurst.pop()
 
     def noise_scale(self) -> NoiseScale:
         """Weights and slope of the driving noise, to be computed once for a path."""
@@ -206,9 +231,18 @@ class FractionalSDE(PyroModule):
         """Of observations given paths."""
         return log_likelihood(self.likelihood, x[..., self.observed, :], y)
 
-    def forward(self, y: Tensor) -> None:
-        """The Pyro model; guides have the sites ``start`` and ``noise``."""
+    def forward(self, y: Tensor, *, marginal: Callable[[Tensor], Tensor] | None = None) -> None:
+        """The Pyro model; guides have the sites ``start`` and ``noise``.
+
+        Args:
+            y: observations.
+            marginal: their log-likelihood with the path integrated out, in place of the path.
+        """
         like, size = self._process.rates, len(self._process.rates)
+        self.draw_parameters()
+        if marginal is not None:
+            pyro.factor("y", marginal(y))
+            return
         with pyro.plate("paths", self.num_paths), pyro.poutine.scale(scale=1 / self.num_paths):
             white = dist.Normal(like.new_zeros(()), 1.0)
             start = pyro.sample("start", white.expand([self.dim, size + 2]).to_event(2))
@@ -218,7 +252,19 @@ class FractionalSDE(PyroModule):
             law = as_event(self.likelihood(path.x[..., self.observed, :]), 1)
             pyro.sample("y", law, obs=y.expand(law.batch_shape + law.event_shape))
 
-    def _check_terms(self, t: Tensor, x: Tensor) -> None:
+    def draw_parameters(self) -> None:
+        """Draw what has a prior (``PyroSample``), outside any plate and once for a run."""
+        like = self.matrices.decay
+        self.check_terms(like.new_zeros(()), like.new_zeros(2, self.dim))
+        if self.hurst_prior is not None:
+            self.hurst  # noqa: B018  (draws the site)
+
+    def check_terms(self, t: Tensor, x: Tensor) -> None:
+        """Refuse a drift or diffusion of the wrong shape or sign at x (*batch, D).
+
+        Raises:
+            ConfigurationError, ShapeError: drift or diffusion do not fit the state.
+        """
         for name, term in (("drift", self.drift(t, x)), ("diffusion", self.diffusion(t, x))):
             if term.shape != x.shape:
                 raise ShapeError(
@@ -244,6 +290,27 @@ def joined_path(first: tuple[Tensor, Tensor], xs: Tensor, ys: Tensor) -> SDEPath
     """The path from its start and what a scan stacked."""
     x, y = (torch.cat([a[None], rest]) for a, rest in zip(first, (xs, ys), strict=True))
     return SDEPath(x.movedim(0, -2), y.movedim(0, -3))
+
+
+def _central(prior: torch.distributions.Distribution, learn_hurst: bool) -> Tensor:
+    """A Hurst index in the middle of its prior.
+
+    Raises:
+        ConfigurationError: the prior reaches beyond the range, or ``learn_hurst`` is set.
+    """
+    low, high = HURST_RANGE
+    bounds = [getattr(prior.support, end, None) for end in ("lower_bound", "upper_bound")]
+    inside = all(b is not None and bool(((b >= low) & (b <= high)).all()) for b in bounds)
+    if not inside or learn_hurst:
+        raise ConfigurationError(
+            message(
+                "A prior of the Hurst index lies within its range and excludes learn_hurst",
+                where="hurst",
+                got=f"support {prior.support}, learn_hurst={learn_hurst}",
+                expected=f"a distribution on a part of [{low}, {high}], as Uniform is",
+            )
+        )
+    return torch.as_tensor(prior.mean, dtype=torch.float64)
 
 
 def _check_process(process: MarkovApproxFBM, dim: int) -> None:

@@ -6,14 +6,16 @@ become steps without an observation, and every series of a batch shares times an
 
 from __future__ import annotations
 
+import math
 import warnings
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import torch
-from jaxtyping import Bool, Float
+from jaxtyping import Bool, Float, Int64
 from torch import Tensor
 
 from probkit.errors import DataError, FitWarning, ShapeError, message
+from probkit.statespace.fractional import MarkovApproxFBM
 from probkit.statespace.fractional_tables import TABLE_STEPS
 
 __all__ = ["Series", "prepare_series"]
@@ -21,6 +23,7 @@ __all__ = ["Series", "prepare_series"]
 _MIN_LENGTH = 8
 _FAR_BEYOND = 4
 _EVEN = 1e-6
+_INDICES = (0.1, 0.3, 0.5, 0.7, 0.9)
 
 
 @dataclass(frozen=True)
@@ -38,6 +41,9 @@ class Series:
         step: length of a step in the user's unit of time.
         num_missing: entries left out.
         last_time: in the user's unit.
+        num_observed: steps with an observation.
+        distinct_gaps: in rising order.
+        gap_index: which of them each gap is.
     """
 
     values: Float[Tensor, "R T"]
@@ -49,11 +55,24 @@ class Series:
     step: float
     num_missing: int
     last_time: float
+    num_observed: int = field(init=False)
+    distinct_gaps: list[float] = field(init=False)
+    gap_index: Int64[Tensor, " T"] = field(init=False)
+
+    def __post_init__(self) -> None:
+        # here, so that a model can be traced: a tracer follows no values
+        distinct, index = torch.unique(self.gaps, return_inverse=True)
+        for name, value in (
+            ("num_observed", int(self.observed.sum())),
+            ("distinct_gaps", distinct.tolist()),
+            ("gap_index", index),
+        ):
+            object.__setattr__(self, name, value)
 
     @property
     def span(self) -> int:
         """Length in steps, rounded up."""
-        return max(1, int(torch.ceil(self.gaps.sum() - _EVEN)))
+        return max(1, math.ceil(self.elapsed[-1] - _EVEN))
 
 
 def prepare_series(
@@ -181,11 +200,17 @@ def _check_variation(values: Tensor) -> None:
 
 def _warn_beyond(series: Series) -> None:
     if series.span > _FAR_BEYOND * TABLE_STEPS[-1]:
+        indices = torch.tensor(_INDICES, dtype=torch.float64)
+        lost = MarkovApproxFBM(indices, num_steps=TABLE_STEPS[-1]).divergence(series.span)
         text = message(
             "The series is far longer than the largest table",
             got=f"{series.span} steps",
             expected=f"<= {TABLE_STEPS[-1]}",
-            causes=("long-memory power below the table's lowest rate is represented by a slope",),
+            causes=(
+                "long-memory power below the table's lowest rate is represented by a slope: "
+                f"{float(lost.min()):.1f} to {float(lost.max()):.1f} nats from the exact law for "
+                f"Hurst indices from {_INDICES[0]} to {_INDICES[-1]}",
+            ),
             remedy="thin the series, or give its parts as a batch",
         )
         warnings.warn(text, FitWarning, stacklevel=4)

@@ -17,7 +17,7 @@ from probkit.infer.maximum import MAP
 from probkit.infer.nuts import NUTS
 from probkit.infer.point_estimate import PointEstimate
 from probkit.infer.posterior import DrawsPosterior
-from probkit.infer.protocols import GibbsModel, PosteriorLike, StepInfo, Sweep
+from probkit.infer.protocols import EngineLike, GibbsModel, PosteriorLike, StepInfo, Sweep
 from probkit.infer.pyro_data import Batches
 from probkit.infer.ranks import Ranks, process_group
 from probkit.infer.result import FitResult
@@ -39,6 +39,7 @@ __all__ = [
     "Calibration",
     "DataParallelSVI",
     "DrawsPosterior",
+    "EngineLike",
     "ExpectationMaximization",
     "FitResult",
     "GaussNewton",

@@ -17,11 +17,12 @@ import numpy as np
 from probkit.errors import ConfigurationError, message
 from probkit.infer.callbacks import Callback
 from probkit.infer.checkpoint import Checkpoint
-from probkit.infer.engine import Run, model_settings, require_positive
+from probkit.infer.engine import Run, model_settings
 from probkit.infer.protocols import Sweep
 from probkit.infer.result import FitResult
 from probkit.infer.stopping import RelativeChange
 from probkit.random import Seed
+from probkit.validation import require_positive
 
 __all__ = ["CAVI", "CVI"]
 
@@ -38,6 +39,10 @@ class CAVI:
 
     Raises:
         ConfigurationError: a non-positive limit, tolerance or patience.
+
+    Example:
+        >>> CAVI(max_sweeps=5).tolerance
+        1e-06
     """
 
     max_sweeps: int = 2000
@@ -120,6 +125,10 @@ class CVI(CAVI):
 
     Args:
         damping: step size of the messages in natural parameters, in (0, 1].
+
+    Example:
+        >>> CVI(damping=0.5).max_sweeps
+        2000
     """
 
     damping: float = 0.7

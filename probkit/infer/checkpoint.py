@@ -9,11 +9,12 @@ from __future__ import annotations
 
 import json
 import os
+import zlib
 from dataclasses import dataclass
 from pathlib import Path
 
 import torch
-from safetensors import SafetensorError, safe_open
+from safetensors import safe_open
 from safetensors.torch import save_file
 
 from probkit.errors import CheckpointError, message
@@ -33,6 +34,23 @@ class Checkpoint:
     generator_state: torch.Tensor
     step: int
     history: dict[str, list[float]]
+
+    def restore(self, generator: torch.Generator) -> None:
+        """Set a generator to where the fit stopped.
+
+        Raises:
+            CheckpointError: the state is not one of this kind of generator.
+        """
+        try:
+            generator.set_state(self.generator_state)
+        except (RuntimeError, TypeError) as error:
+            raise CheckpointError(
+                message(
+                    f"The checkpoint's random state does not fit: {error}",
+                    where=str(generator.device),
+                    remedy="resume on the kind of device where the fit began, or start it anew",
+                )
+            ) from error
 
 
 @dataclass(frozen=True)
@@ -64,6 +82,7 @@ class Checkpointer:
         }
         tensors = {k: v.detach().cpu().contiguous() for k, v in checkpoint.state.items()}
         tensors[_GENERATOR] = checkpoint.generator_state
+        header["crc32"] = _checksum(tensors)
         temporary = self.path.with_suffix(f".{os.getpid()}.tmp")
         save_file({k: v.clone() for k, v in tensors.items()}, temporary, metadata=header)
         with temporary.open("rb") as stream:
@@ -80,32 +99,59 @@ class Checkpointer:
             return None
         try:
             with safe_open(self.path, framework="pt") as stream:
-                header = stream.metadata()
+                header = stream.metadata() or {}
                 tensors = {name: stream.get_tensor(name) for name in list(stream.keys())}
-        except (SafetensorError, OSError) as error:
+            digest = header["digest"]
+            found = Checkpoint(
+                {name: value.to(device) for name, value in tensors.items() if name != _GENERATOR},
+                tensors[_GENERATOR],
+                int(header["step"]),
+                _history(json.loads(header["history"])),
+            )
+            if header.get("crc32", "") not in ("", _checksum(tensors)):
+                raise ValueError("the tensors are not those that were written")
+        except Exception as error:  # a damaged file can fail in any way
             raise CheckpointError(
                 message(
-                    f"The checkpoint cannot be read: {error}",
+                    f"The checkpoint cannot be read: {type(error).__name__}: {error}",
                     where=str(self.path),
                     remedy="delete it and start the fit anew",
                 )
             ) from error
-        if header["digest"] != self.digest:
+        if digest != self.digest:
             raise CheckpointError(
                 message(
                     "The checkpoint belongs to another fit (other data, model or settings)",
                     where=str(self.path),
-                    got=header["digest"][:12],
+                    got=digest[:12],
                     expected=self.digest[:12],
                     remedy="resume with the same data and settings, or choose an empty directory",
                 )
             )
-        generator_state = tensors.pop(_GENERATOR)
-        state = {name: value.to(device) for name, value in tensors.items()}
-        return Checkpoint(
-            state, generator_state, int(header["step"]), json.loads(header["history"])
-        )
+        return found
 
     def clear(self) -> None:
         """Remove the checkpoint, once the fit is complete."""
         self.path.unlink(missing_ok=True)
+
+
+def _checksum(tensors: State) -> str:
+    """CRC-32 of all bytes: finds damage, not malice, and costs less than writing them."""
+    found = 0
+    for name in sorted(tensors):
+        flat = tensors[name].detach().cpu().contiguous().reshape(-1)
+        found = zlib.crc32(flat.view(torch.uint8).numpy().data, zlib.crc32(name.encode(), found))
+    return str(found)
+
+
+def _history(columns: dict[str, list[float]]) -> dict[str, list[float]]:
+    """Columns of numbers of one length, those of the loop among them.
+
+    Raises:
+        KeyError, TypeError, ValueError: they are anything else.
+    """
+    lengths = {len(columns[name]) for name in ("objective", "segment", "converged", "seconds")}
+    lengths |= {len([float(value) for value in column]) for column in columns.values()}
+    if len(lengths) != 1:
+        raise ValueError(f"columns of the history have lengths {sorted(lengths)}")
+    return columns

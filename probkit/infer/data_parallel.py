@@ -29,7 +29,7 @@ from torch import Tensor
 from probkit.errors import ConfigurationError, NumericalError, message
 from probkit.infer.checkpoint import Checkpoint
 from probkit.infer.elbo import ElboProgram
-from probkit.infer.engine import Run, require_positive
+from probkit.infer.engine import Run
 from probkit.infer.flat_elbo import FlatElbo
 from probkit.infer.native.lowering import Unsupported
 from probkit.infer.protocols import State, StepInfo
@@ -39,6 +39,7 @@ from probkit.infer.ranks import Ranks, process_group
 from probkit.infer.result import FitResult
 from probkit.infer.svi import SVI
 from probkit.random import as_generator
+from probkit.validation import require_positive
 
 __all__ = ["DataParallelSVI"]
 

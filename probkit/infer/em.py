@@ -20,12 +20,13 @@ import torch
 
 from probkit.infer.callbacks import Callback
 from probkit.infer.checkpoint import Checkpoint
-from probkit.infer.engine import Run, model_settings, require_positive
+from probkit.infer.engine import Run, model_settings
 from probkit.infer.loop import Step
 from probkit.infer.protocols import PosteriorLike, State, StepInfo
 from probkit.infer.result import FitResult
 from probkit.infer.stopping import RelativeChange
 from probkit.random import Seed
+from probkit.validation import require_positive
 
 __all__ = ["EM", "ExpectationMaximization"]
 

@@ -9,7 +9,6 @@ from typing import Any
 
 import torch
 
-from probkit.errors import ConfigurationError, message
 from probkit.infer.callbacks import Callback, Progress
 from probkit.infer.checkpoint import Checkpoint, Checkpointer
 from probkit.infer.loop import LoopOutcome, Recovery, Step, run_loop
@@ -17,6 +16,7 @@ from probkit.infer.protocols import State
 from probkit.infer.provenance import provenance, settings_digest
 from probkit.infer.stopping import StoppingRule
 from probkit.random import Seed, as_generator
+from probkit.validation import require_choice, require_not_negative, require_positive
 
 __all__ = ["Run", "model_settings", "require_choice", "require_not_negative", "require_positive"]
 
@@ -104,44 +104,3 @@ def model_settings(model: object) -> Any:
     if callable(own):
         return own()
     return getattr(model, "__qualname__", type(model).__qualname__)
-
-
-def require_positive(settings: object, *names: str) -> None:
-    """Check that the named attributes are positive.
-
-    Raises:
-        ConfigurationError: one is not; the message names it.
-    """
-    for name in names:
-        value = getattr(settings, name)
-        if not value > 0:
-            raise ConfigurationError(
-                message("A setting must be positive", where=name, got=value, expected="> 0")
-            )
-
-
-def require_choice(settings: object, name: str, choices: Sequence[object]) -> None:
-    """Check that the named attribute is one of some words or values.
-
-    Raises:
-        ConfigurationError: it is not; the message names it.
-    """
-    value = getattr(settings, name)
-    if value not in choices:
-        raise ConfigurationError(
-            message("Unknown setting", where=name, got=repr(value), expected=f"one of {choices}")
-        )
-
-
-def require_not_negative(settings: object, *names: str) -> None:
-    """Check that the named attributes are at least zero.
-
-    Raises:
-        ConfigurationError: one is not; the message names it.
-    """
-    for name in names:
-        value = getattr(settings, name)
-        if not value >= 0:
-            raise ConfigurationError(
-                message("A setting must not be negative", where=name, got=value, expected=">= 0")
-            )

@@ -33,7 +33,8 @@ import torch
 from jaxtyping import Float, Int64
 from torch import Tensor
 
-from probkit.errors import ConfigurationError, ShapeError, message
+from probkit.errors import ShapeError, message
+from probkit.validation import check_choice
 
 __all__ = [
     "leverage",
@@ -278,7 +279,4 @@ def _outer_except(factors: Sequence[Tensor], skip: int) -> Tensor:
 
 
 def _require_rule(rule: str) -> None:
-    if rule not in _RULES:
-        raise ConfigurationError(
-            message("Unknown update", where="rule", got=repr(rule), expected=_RULES)
-        )
+    check_choice("update", "rule", rule, _RULES)

@@ -17,7 +17,7 @@ from probkit.infer.hmc import HMC
 from probkit.infer.laplace import Laplace
 from probkit.infer.maximum import MAP
 from probkit.infer.nuts import NUTS
-from probkit.infer.protocols import GibbsModel, Sweep
+from probkit.infer.protocols import EngineLike, GibbsModel, Sweep
 from probkit.infer.result import FitResult
 from probkit.infer.svi import SVI
 from probkit.random import Seed
@@ -31,7 +31,7 @@ def fit(
     model: Any,
     data: Any = None,
     *,
-    engine: Engine | str = "auto",
+    engine: Engine | EngineLike | str = "auto",
     seed: Seed = 0,
     checkpoint: str | Path | None = None,
     resume: bool = False,
@@ -50,7 +50,7 @@ def fit(
             ``ExpectationMaximization``, ``LeastSquares``, ``GibbsModel`` or ``SmoothDensity``;
             such an object holds its data itself.
         data: arguments of a Pyro model: a tensor, a tuple of arguments or a dict of keywords.
-        engine: "auto", or an engine such as ``SVI(steps=5000)``.
+        engine: "auto", an engine such as ``SVI(steps=5000)``, or one of your own (``EngineLike``).
         seed: of everything random.
         checkpoint: directory for the checkpoint; None for none.
         resume: go on from that checkpoint if it exists.
@@ -81,6 +81,9 @@ def fit(
         "progress": progress,
         "callbacks": callbacks,
     }
+    if not isinstance(chosen, Engine):
+        found: FitResult = chosen.fit(model, data, **common)
+        return found
     if isinstance(chosen, SVI | HMC | NUTS | MAP):
         _require(callable(model), model, chosen, "a callable Pyro model")
         return chosen.fit(model, data, **common)
@@ -116,9 +119,9 @@ def _fit_structured(chosen: Engine, model: Any, common: dict[str, Any]) -> FitRe
     return chosen.fit(model, **common)
 
 
-def _choose(model: Any, engine: Engine | str) -> tuple[Engine, str]:
+def _choose(model: Any, engine: Engine | EngineLike | str) -> tuple[Engine | EngineLike, str]:
     """The engine and why it was taken."""
-    if isinstance(engine, Engine):
+    if isinstance(engine, EngineLike) and not isinstance(engine, type):
         return engine, "asked for"
     if engine != "auto":
         raise ConfigurationError(
@@ -126,7 +129,7 @@ def _choose(model: Any, engine: Engine | str) -> tuple[Engine, str]:
                 "An engine must be an engine object",
                 where="engine",
                 got=repr(engine),
-                expected='"auto" or an engine of probkit.infer, such as SVI(...)',
+                expected='"auto", an engine such as SVI(...), or an object with a method fit',
             )
         )
     if isinstance(model, Sweep):

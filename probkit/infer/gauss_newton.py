@@ -28,13 +28,14 @@ from torch import Tensor
 from probkit.errors import NotPositiveDefiniteError
 from probkit.infer.callbacks import Callback
 from probkit.infer.checkpoint import Checkpoint
-from probkit.infer.engine import Run, model_settings, require_not_negative, require_positive
+from probkit.infer.engine import Run, model_settings
 from probkit.infer.gaussian_at_mode import Precision, solve_precision
 from probkit.infer.laplace import gaussian_result
 from probkit.infer.protocols import State, StepInfo
 from probkit.infer.result import FitResult
 from probkit.infer.stopping import Stalled
 from probkit.random import Seed
+from probkit.validation import require_not_negative, require_positive
 
 __all__ = ["GaussNewton", "LeastSquares", "Linearization", "dense_linearization"]
 

@@ -19,7 +19,7 @@ from torch import Tensor
 
 from probkit.infer.callbacks import Callback
 from probkit.infer.checkpoint import Checkpoint
-from probkit.infer.engine import Run, model_settings, require_not_negative, require_positive
+from probkit.infer.engine import Run, model_settings
 from probkit.infer.loop import Step
 from probkit.infer.posterior import DrawsPosterior
 from probkit.infer.protocols import GibbsModel, State, StepInfo
@@ -27,6 +27,7 @@ from probkit.infer.result import FitResult
 from probkit.infer.sampling_diagnostics import mixing_diagnostics, mixing_status
 from probkit.infer.status import Status
 from probkit.random import Seed
+from probkit.validation import require_not_negative, require_positive
 
 __all__ = ["Gibbs"]
 

@@ -26,6 +26,8 @@ from torch.func import vmap
 
 from probkit.infer.importance import K_HAT_LIMIT, WeightedDraws
 from probkit.infer.mapped_noise import FreshNoise
+from probkit.infer.native.lowering import Unsupported
+from probkit.infer.protocols import WeighsItself
 from probkit.infer.pyro_data import ModelArguments
 from probkit.infer.width_check import direction_sd_ratios
 
@@ -56,6 +58,8 @@ def weigh_guide(
     above 0.7, ``warnings``; only a ``khat_note`` where the weights mean nothing: the model
     subsamples its data, or has unknowns that the guide does not draw.
     """
+    if isinstance(guide, WeighsItself):
+        return _figures(*guide.weighted_draws(num_samples), {})
     q, p = _traces(model, guide, arguments)
     reason = _not_weighable(p, q)
     if reason:
@@ -63,8 +67,14 @@ def weigh_guide(
     try:
         chunk = max(1, min(_CHUNK, _CHUNK_ELEMENTS // _elements(p)))
         log_weights, draws = _mapped(model, guide, arguments, num_samples, chunk)
-    except (RuntimeError, ValueError, NotImplementedError, UserWarning):
+    except (RuntimeError, ValueError, NotImplementedError, UserWarning, Unsupported):
         log_weights, draws = _one_by_one(model, guide, arguments, min(num_samples, _MAX_RUNS))
+    return _figures(draws, log_weights, direction_sd_ratios(model, arguments, draws))
+
+
+def _figures(
+    draws: dict[str, Tensor], log_weights: Tensor, further: dict[str, Any]
+) -> WeighedGuide:
     weighted = WeightedDraws(draws, log_weights.to(torch.float64).cpu())
     values, count = weighted.log_weights, len(log_weights)
     figures = {
@@ -72,7 +82,7 @@ def weigh_guide(
         "elbo_se": float(values.std()) / math.sqrt(count),
         "num_weighed": count,
         **weighted.diagnostics(),
-        **direction_sd_ratios(model, arguments, draws),
+        **further,
     }
     if weighted.khat > K_HAT_LIMIT:
         text = (
@@ -140,6 +150,8 @@ def _traces(
 
 def _not_weighable(p: Any, q: Any) -> str:
     """Why log p - log q of these traces is not an importance weight; empty if it is."""
+    if not latent_values(p):
+        return "the model has no unknowns"
     for name, site in p.nodes.items():
         if site["type"] != "sample":
             continue

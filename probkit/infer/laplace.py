@@ -28,7 +28,7 @@ from probkit.errors import NotPositiveDefiniteError
 from probkit.infer.callbacks import Callback
 from probkit.infer.checkpoint import Checkpoint
 from probkit.infer.densities import SmoothDensity, pyro_density
-from probkit.infer.engine import Run, model_settings, require_not_negative, require_positive
+from probkit.infer.engine import Run, model_settings
 from probkit.infer.gaussian_at_mode import GaussianAtMode
 from probkit.infer.importance import WeightedDraws
 from probkit.infer.loop import LoopOutcome
@@ -40,6 +40,7 @@ from probkit.infer.result import FitResult
 from probkit.infer.status import Status
 from probkit.infer.stopping import Stalled
 from probkit.random import Seed
+from probkit.validation import require_not_negative, require_positive
 
 __all__ = ["Laplace"]
 

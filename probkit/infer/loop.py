@@ -106,7 +106,7 @@ def run_loop(
     else:
         state, done = found.state, found.step
         history = {name: list(column) for name, column in found.history.items()}
-        generator.set_state(found.generator_state)
+        found.restore(generator)
     for callback in callbacks:
         callback.start(max_steps, done)
     ended = _stop(history, stopping)

@@ -17,13 +17,14 @@ import numpy as np
 from probkit.infer.callbacks import Callback
 from probkit.infer.checkpoint import Checkpoint
 from probkit.infer.densities import PyroDensity, pyro_density
-from probkit.infer.engine import Run, model_settings, require_positive
+from probkit.infer.engine import Run, model_settings
 from probkit.infer.mode_search import ModeSearch
 from probkit.infer.point_estimate import PointEstimate
 from probkit.infer.pyro_data import ModelArguments
 from probkit.infer.result import FitResult
 from probkit.infer.stopping import Stalled
 from probkit.random import Seed
+from probkit.validation import require_positive
 
 __all__ = ["MAP"]
 

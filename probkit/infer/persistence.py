@@ -6,13 +6,14 @@ safetensors file holds its tensors; the netCDF file is for ArviZ and is not need
 
 from __future__ import annotations
 
+import hashlib
 import json
 from pathlib import Path
 from typing import Any
 
 import xarray as xr
 from safetensors import SafetensorError
-from safetensors.torch import load_file, save_file
+from safetensors.torch import load, save
 
 from probkit.errors import CheckpointError, message
 from probkit.infer.protocols import PosteriorLike, State
@@ -39,18 +40,19 @@ def save_parts(
     ``importance`` are the tensors of the weighted draws, kept beside those of the posterior.
     """
     directory.mkdir(parents=True, exist_ok=True)
+    every = posterior.tensors() | {_IMPORTANCE + k: v for k, v in importance.items()}
+    content = save({k: v.detach().cpu().contiguous().clone() for k, v in every.items()})
     manifest = {
         "format_version": FORMAT_VERSION,
         "class": registered_name(posterior),
         "spec": posterior.spec(),
+        "state_sha256": hashlib.sha256(content).hexdigest(),
         **record,
     }
     text = json.dumps(manifest, indent=1, default=str)
-    every = posterior.tensors() | {_IMPORTANCE + k: v for k, v in importance.items()}
-    tensors = {k: v.detach().cpu().contiguous().clone() for k, v in every.items()}
     temporary = {name: directory / f".{name}.tmp" for name in (_MANIFEST, _STATE, _POSTERIOR)}
     temporary[_MANIFEST].write_text(text, encoding="utf-8")
-    save_file(tensors, temporary[_STATE])
+    temporary[_STATE].write_bytes(content)
     tree.to_netcdf(temporary[_POSTERIOR], engine="h5netcdf")
     for name, path in temporary.items():
         path.replace(directory / name)
@@ -65,8 +67,9 @@ def load_parts(directory: Path) -> tuple[Any, dict[str, Any], State]:
     """
     try:
         manifest = json.loads((directory / _MANIFEST).read_text(encoding="utf-8"))
-        tensors = load_file(directory / _STATE)
-    except (OSError, json.JSONDecodeError, SafetensorError) as error:
+        content = (directory / _STATE).read_bytes()
+        tensors = load(content)
+    except (OSError, ValueError, RecursionError, SafetensorError) as error:
         raise CheckpointError(
             message(
                 f"No readable result: {error}",
@@ -75,6 +78,34 @@ def load_parts(directory: Path) -> tuple[Any, dict[str, Any], State]:
                 remedy="give the directory that save() wrote",
             )
         ) from error
+    _check_manifest(manifest, directory)
+    if manifest.get("state_sha256", "") not in ("", hashlib.sha256(content).hexdigest()):
+        raise CheckpointError(
+            message(
+                "The tensors are not those that were saved with this manifest",
+                where=str(directory / _STATE),
+                causes=("the file was damaged", "files of two results were mixed"),
+            )
+        )
+    extra = {k: tensors.pop(k) for k in list(tensors) if k.startswith(_IMPORTANCE)}
+    cls = lookup(manifest["class"])
+    try:
+        posterior = cls.from_spec(manifest["spec"], tensors)
+    except Exception as error:  # a spec that was altered by hand can fail in any way
+        raise CheckpointError(
+            message(
+                f"Manifest and tensors do not fit each other: {type(error).__name__}: {error}",
+                where=str(directory),
+                remedy="give the directory that save() wrote",
+            )
+        ) from error
+    return posterior, manifest, {k.removeprefix(_IMPORTANCE): v for k, v in extra.items()}
+
+
+def _check_manifest(manifest: Any, directory: Path) -> None:
+    """Every entry is there and of its type."""
+    if not isinstance(manifest, dict):
+        manifest = {}
     missing = sorted({"format_version", "class", "spec", *_RECORD} - set(manifest))
     if missing:
         raise CheckpointError(
@@ -86,7 +117,7 @@ def load_parts(directory: Path) -> tuple[Any, dict[str, Any], State]:
             )
         )
     found = manifest["format_version"]
-    if found > FORMAT_VERSION:
+    if not isinstance(found, int) or found > FORMAT_VERSION:
         raise CheckpointError(
             message(
                 "The result was written by a newer version of probkit",
@@ -96,6 +127,18 @@ def load_parts(directory: Path) -> tuple[Any, dict[str, Any], State]:
                 remedy="upgrade probkit",
             )
         )
-    extra = {k: tensors.pop(k) for k in list(tensors) if k.startswith(_IMPORTANCE)}
-    posterior = lookup(manifest["class"]).from_spec(manifest["spec"], tensors)
-    return posterior, manifest, {k.removeprefix(_IMPORTANCE): v for k, v in extra.items()}
+    types = {"class": str, "spec": dict, "status": str, "history": dict, "detail": str}
+    types |= {"diagnostics": dict, "provenance": dict}
+    wrong = [name for name, kind in types.items() if not isinstance(manifest[name], kind)]
+    columns = [] if "history" in wrong else list(manifest["history"].values())
+    if not all(isinstance(c, list) and all(isinstance(v, float | int) for v in c) for c in columns):
+        wrong.append("history")
+    if wrong:
+        raise CheckpointError(
+            message(
+                "The manifest has entries of another type",
+                where=str(directory / _MANIFEST),
+                got=f"{type(manifest[wrong[0]]).__name__} for {wrong[0]!r}",
+                remedy="give the directory that save() wrote",
+            )
+        )

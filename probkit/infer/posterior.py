@@ -26,7 +26,7 @@ class DrawsPosterior:
         coords: coordinate values of named dimensions.
 
     Raises:
-        ShapeError: no draws, or sites that disagree in (chain, draw).
+        ShapeError: sites that disagree in (chain, draw). A model without unknowns has no site.
 
     Example:
         >>> posterior = DrawsPosterior({"x": torch.arange(4.0).reshape(2, 2)})
@@ -42,7 +42,7 @@ class DrawsPosterior:
         coords: dict[str, list[Any]] | None = None,
     ) -> None:
         shapes = {name: tuple(value.shape[:2]) for name, value in draws.items()}
-        if len(set(shapes.values())) != 1 or any(len(s) < 2 for s in shapes.values()):
+        if len(set(shapes.values())) > 1 or any(len(s) < 2 for s in shapes.values()):
             raise ShapeError(
                 message(
                     "Draws must share their (chain, draw) dimensions",
@@ -55,11 +55,11 @@ class DrawsPosterior:
 
     @property
     def num_chains(self) -> int:
-        return next(iter(self.draws.values())).shape[0]
+        return next((v.shape[0] for v in self.draws.values()), 0)
 
     @property
     def num_draws(self) -> int:
-        return next(iter(self.draws.values())).shape[1]
+        return next((v.shape[1] for v in self.draws.values()), 0)
 
     def mean(self) -> dict[str, Tensor]:
         """Posterior means by site."""
@@ -80,6 +80,8 @@ class DrawsPosterior:
     def sample(self, num_samples: int, generator: torch.Generator) -> dict[str, Tensor]:
         """Resample draws with replacement, (num_samples, *event) by site."""
         total = self.num_chains * self.num_draws
+        if not self.draws:
+            return {}
         index = torch.randint(0, total, (num_samples,), generator=generator)
         return {name: value.flatten(0, 1)[index] for name, value in self.draws.items()}
 

@@ -14,7 +14,15 @@ from typing import Any, Protocol, runtime_checkable
 import torch
 from torch import Tensor
 
-__all__ = ["GibbsModel", "PosteriorLike", "State", "StepInfo", "Sweep"]
+__all__ = [
+    "EngineLike",
+    "GibbsModel",
+    "PosteriorLike",
+    "State",
+    "StepInfo",
+    "Sweep",
+    "WeighsItself",
+]
 
 State = dict[str, Tensor]
 
@@ -60,6 +68,15 @@ class PosteriorLike(Protocol):
 
 
 @runtime_checkable
+class WeighsItself(Protocol):
+    """A guide that knows the importance weights of its draws, and what of them to show."""
+
+    def weighted_draws(self, num_samples: int) -> tuple[dict[str, Tensor], Tensor]:
+        """Draws (num_samples, *event) by name, and log p - log q of each, (num_samples,)."""
+        ...
+
+
+@runtime_checkable
 class Sweep(Protocol):
     """A structured model fitted by repeated exact updates (EM, CAVI, message passing)."""
 
@@ -83,3 +100,14 @@ class GibbsModel(Protocol):
     def gibbs_step(self, state: State, generator: torch.Generator) -> State: ...
 
     def draw(self, state: State) -> dict[str, Tensor]: ...
+
+
+@runtime_checkable
+class EngineLike(Protocol):
+    """An engine of the user's own, as ``probkit.fit`` calls it; ``probkit.testing`` checks one.
+
+    ``fit`` takes the model and its data, and by keyword ``seed``, ``reason`` (why this engine was
+    chosen), ``checkpoint``, ``resume``, ``callbacks`` and ``progress``; it returns a ``FitResult``.
+    """
+
+    def fit(self, model: Any, data: Any = None, **options: Any) -> Any: ...

@@ -6,6 +6,7 @@ saved result holds the name and the JSON-able spec, a safetensors file the tenso
 
 from __future__ import annotations
 
+import contextlib
 import importlib
 import importlib.util
 from collections.abc import Callable
@@ -48,8 +49,10 @@ def lookup(name: str) -> Any:
     """The class registered under ``name``; its package below probkit is imported if need be."""
     if name not in _CLASSES and name.split(".")[0] == "probkit":
         package = ".".join(name.split(".")[:2])
-        if importlib.util.find_spec(package) is not None:
-            importlib.import_module(package)
+        # nothing but a package below probkit: a file's text must not choose what is imported
+        with contextlib.suppress(ImportError, ValueError):
+            if importlib.util.find_spec(package) is not None:
+                importlib.import_module(package)
     if name not in _CLASSES:
         raise CheckpointError(
             message(

@@ -12,7 +12,7 @@ import xarray as xr
 from numpy.typing import NDArray
 from torch import Tensor
 
-from probkit.errors import ConfigurationError, message
+from probkit.errors import CheckpointError, ConfigurationError, message
 from probkit.infer.datatree import build_datatree, model_groups
 from probkit.infer.importance import WeightedDraws
 from probkit.infer.model_checks import ModelChecks
@@ -193,14 +193,21 @@ class FitResult:
         """
         posterior, record, extra = load_parts(Path(directory))
         history = {name: np.asarray(column) for name, column in record["history"].items()}
+        try:
+            status, diagnostics = Status(record["status"]), record["diagnostics"]
+            judge(status, diagnostics)
+            importance = WeightedDraws.from_tensors(extra) if extra else None
+        except Exception as error:  # a record that was altered by hand can fail in any way
+            raise CheckpointError(
+                message(
+                    f"The record of the fit is unusable: {type(error).__name__}: {error}",
+                    where=str(directory),
+                    remedy="give the directory that save() wrote",
+                )
+            ) from error
+        provenance, detail = record["provenance"], record["detail"]
         return cls(
-            Status(record["status"]),
-            posterior,
-            history,
-            record["diagnostics"],
-            record["provenance"],
-            record["detail"],
-            importance=WeightedDraws.from_tensors(extra) if extra else None,
+            status, posterior, history, diagnostics, provenance, detail, importance=importance
         )
 
     def _checks(self) -> ModelChecks:

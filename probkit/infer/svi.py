@@ -39,6 +39,7 @@ from probkit.infer.guide_posterior import posterior_of
 from probkit.infer.guide_weights import WeighedGuide, weigh_guide
 from probkit.infer.loop import LoopOutcome, Recovery
 from probkit.infer.model_checks import ModelChecks
+from probkit.infer.point_estimate import PointEstimate
 from probkit.infer.protocols import State
 from probkit.infer.pyro_data import ModelArguments, StreamedArguments
 from probkit.infer.result import FitResult
@@ -259,6 +260,9 @@ class SVI:
             draws, weighed = self._finish(program, outcome.generator_state)
 
         checked = (model, arguments, learned)
+        # a model without unknowns of its own, whose parameters were maximised, has no draws
+        values = {name: value[None] for name, value in draws.items()}
+        posterior = posterior_of(values, guide) if draws else PointEstimate(learned)
 
         def resume_with(**changes: Any) -> FitResult:
             engine = replace(self, **changes)
@@ -268,9 +272,9 @@ class SVI:
 
         return FitResult(
             self._status(outcome),
-            posterior_of({name: value[None] for name, value in draws.items()}, guide),
+            posterior,
             {name: np.asarray(column) for name, column in outcome.history.items()},
-            weighed.diagnostics,
+            weighed.diagnostics if draws else {**weighed.diagnostics, "point_estimate": True},
             {**run.record(outcome.state), "compile": program.route},
             detail,
             resume_with,

@@ -145,26 +145,40 @@ def _run_tasks(
     workers: int | None,
     client: Any,
 ) -> None:
+    # a process that dies takes its pool, or what its worker had in hand, with it; alone, the
+    # culprit is known and the others finish
     if backend == "dask":
         with _DaskPool(workers, client) as pool:
-            _collect(pool, tasks, keep)
+            lost = _lost_worker()
+            for i in _collect(pool, tasks, keep, lost):
+                if _collect(pool, {i: tasks[i]}, keep, lost):
+                    keep(i, pickle.dumps((None, _DIED)))
         return
     with _process_pool(workers) as pool:
-        unfinished = _collect(pool, tasks, keep)
-    # a process that dies takes the pool with it; alone, the culprit is known and the others finish
+        unfinished = _collect(pool, tasks, keep, BrokenProcessPool)
     for i in unfinished:
         with _process_pool(1) as pool:
-            if _collect(pool, {i: tasks[i]}, keep):
+            if _collect(pool, {i: tasks[i]}, keep, BrokenProcessPool):
                 keep(i, pickle.dumps((None, _DIED)))
 
 
 _DIED = "The process died without a word. Likely causes: it ran out of memory, or it was killed."
 
 
+def _lost_worker() -> type[Exception]:
+    from distributed.scheduler import KilledWorker
+
+    found: type[Exception] = KilledWorker
+    return found
+
+
 def _collect(
-    pool: Executor, tasks: dict[int, _Task], keep: Callable[[int, bytes], None]
+    pool: Executor,
+    tasks: dict[int, _Task],
+    keep: Callable[[int, bytes], None],
+    lost: type[Exception],
 ) -> list[int]:
-    """Run tasks in a pool; returns those that were cut off by the pool's end, in order."""
+    """Run tasks in a pool; returns those that were cut off by a process's end, in order."""
     unfinished = []
     try:
         futures: dict[Future[bytes], int] = {}
@@ -173,9 +187,9 @@ def _collect(
         for future in as_completed(futures):
             try:
                 keep(futures[future], future.result())
-            except BrokenProcessPool:
+            except lost:
                 unfinished.append(futures[future])
-            except Exception as error:  # a cluster's own: a lost worker, a job it cannot send
+            except Exception as error:  # a cluster's own: a job that it cannot send
                 text = "".join(traceback.format_exception(error))
                 keep(futures[future], pickle.dumps((None, text)))
     except BaseException:

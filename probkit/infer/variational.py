@@ -15,6 +15,7 @@ from torch import Tensor
 from probkit.errors import ConfigurationError, message
 from probkit.infer.flat_guides import FORMS, FlatGuide
 from probkit.infer.guide_weights import latent_values
+from probkit.infer.protocols import WeighsItself
 from probkit.infer.pyro_data import ModelArguments
 
 __all__ = [
@@ -89,6 +90,8 @@ def guide_draws(
     broadcast, is run once for each draw.
     """
     args, kwargs = arguments
+    if isinstance(guide, WeighsItself):
+        return guide.weighted_draws(num_samples)[0]
     if isinstance(guide, FlatGuide):
         return guide.draw(num_samples, int(torch.randint(2**62, ())))
     if isinstance(guide, autoguide.AutoGuide):

@@ -161,6 +161,11 @@ class MarkovProductKernel(_Composition):
         return Transitions(A, Q)
 
     def transitions_over(self, steps: Float[Tensor, "*batch T"]) -> Transitions:
+        """Transitions of the product from those of its factors.
+
+        Raises:
+            ConfigurationError: a factor is not stationary.
+        """
         if not self.is_stationary:
             raise ConfigurationError(
                 message(

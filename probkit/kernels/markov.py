@@ -142,7 +142,11 @@ class MarkovKernel(Kernel):
         last_dim_is_batch: bool = False,
         **params: Any,
     ) -> Tensor:
-        """Dense covariance ``(*batch, N, M)``, or its diagonal ``(*batch, N)``."""
+        """Dense covariance ``(*batch, N, M)``, or its diagonal ``(*batch, N)``.
+
+        Raises:
+            ShapeError: inputs of more than one dimension.
+        """
         if last_dim_is_batch or x1.shape[-1] != 1 or x2.shape[-1] != 1:
             raise ShapeError(
                 message(

@@ -85,6 +85,11 @@ class WienerKernel(MarkovKernel):
     def marginal_covariance(
         self, times: Float[Tensor, "*batch T"]
     ) -> Float[Tensor, "*batch T s s"]:
+        """Covariances of the state at each time.
+
+        Raises:
+            DataError: times before the origin.
+        """
         x = (self._as_times(times) - self.origin) / self.lengthscale[..., 0]
         if bool((x < 0).any()):
             raise DataError(

@@ -22,7 +22,6 @@ from torch.func import vmap
 
 from probkit.errors import ConfigurationError, FitWarning, message
 from probkit.infer import HMC, NUTS, SVI, DrawsPosterior, FitResult, Laplace, fit
-from probkit.infer.engine import require_positive
 from probkit.infer.seeding import pyro_seed
 from probkit.kernels import SpectralMixtureKernel
 from probkit.pde.dense_route import first_scales, side_features
@@ -35,6 +34,7 @@ from probkit.pde.settings import SolverSettings
 from probkit.pde.spectrum import SpectralPrior, density_scales
 from probkit.pde.validation import check_problem, on_points
 from probkit.random import Seed, as_generator
+from probkit.validation import require_positive
 
 __all__ = ["InverseSolver"]
 

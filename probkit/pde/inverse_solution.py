@@ -11,12 +11,12 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from probkit.errors import ShapeError, message
-from probkit.infer import DrawsPosterior, FitResult
+from probkit.infer import DrawsPosterior
 from probkit.infer.protocols import State
 from probkit.infer.registry import register
 from probkit.pde.figures import plot_solution
 from probkit.pde.harmonics import Harmonics, product_rows
+from probkit.pde.view import SolutionView
 
 __all__ = ["InversePosterior", "InverseSolution"]
 
@@ -71,25 +71,12 @@ class InversePosterior(DrawsPosterior):
         return cls(draws, [Harmonics(**side) for side in spec["sides"]], tensors["points"])
 
 
-class InverseSolution:
+class InverseSolution(SolutionView):
     """A view on a :class:`probkit.infer.FitResult`; adds nothing to it.
 
     Args:
         result: of :meth:`probkit.pde.InverseSolver.fit`, or loaded.
     """
-
-    def __init__(self, result: FitResult) -> None:
-        self.result = result
-
-    @property
-    def status(self) -> Any:
-        """How the fit ended."""
-        return self.result.status
-
-    @property
-    def diagnostics(self) -> dict[str, Any]:
-        """The engine's figures, the equation and the number of features."""
-        return self.result.diagnostics
 
     def coefficients(self) -> dict[str, dict[str, float]]:
         """Mean, standard deviation and 95 % interval of every unknown that is a single number."""
@@ -122,36 +109,12 @@ class InverseSolution:
         Raises:
             ConfigurationError: three dimensions or more.
         """
-        return plot_solution(self._posterior.sides, self.mean, self.sd, path)
-
-    def save(self, directory: str | Path) -> Path:
-        """Write the result; see :meth:`probkit.infer.FitResult.save`."""
-        return self.result.save(directory)
-
-    @classmethod
-    def load(cls, directory: str | Path) -> InverseSolution:
-        """Read a saved solution."""
-        return cls(FitResult.load(directory))
+        return plot_solution(self._sides, self.mean, self.sd, path)
 
     @property
     def _posterior(self) -> InversePosterior:
         assert isinstance(self.result.posterior, InversePosterior)
         return self.result.posterior
-
-    def _points(self, x: Any) -> Tensor:
-        dim = len(self._posterior.sides)
-        points = torch.as_tensor(x, dtype=torch.float64)
-        points = points[:, None] if points.dim() == 1 and dim == 1 else points
-        if points.dim() != 2 or points.shape[1] != dim:
-            raise ShapeError(
-                message(
-                    "Points have the wrong shape",
-                    where="x",
-                    got=tuple(points.shape),
-                    expected=f"(n, {dim})",
-                )
-            )
-        return points
 
 
 def _spread(draws: Float[Tensor, "draw *n"]) -> Float[Tensor, "*n"]:

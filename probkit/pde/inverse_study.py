@@ -2,20 +2,25 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-import torch
 from torch import Tensor
 
 from probkit.pde.inverse import InverseSolver
 from probkit.pde.inverse_solution import InverseSolution
 from probkit.pde.problem import Problem
-from probkit.pde.study import require_empty
-from probkit.plot import plot_history
-from probkit.report import write_report
+from probkit.pde.study import draw
+from probkit.study import (
+    Lines,
+    check_directory,
+    close_study,
+    ending,
+    fit_sections,
+    relative_figures,
+)
 
 __all__ = ["InverseStudy"]
 
@@ -32,6 +37,7 @@ class InverseStudy:
         exact: the solution, where it is known.
         solver: with its engine and settings.
         seed: of the solver.
+        progress: show the engine's progress bar.
     """
 
     problem: Problem
@@ -41,19 +47,19 @@ class InverseStudy:
     exact: Callable[[Tensor], Tensor] | None = None
     solver: InverseSolver = field(default_factory=InverseSolver)
     seed: int = 0
+    progress: bool = False
 
-    def run(self) -> Iterator[str]:
-        """Find the unknowns; yields the lines that a user should see.
+    def run(self) -> Lines:
+        """Find the unknowns; yields the lines that a user should see, returns the record.
 
         Raises:
             ConfigurationError: the directory holds files already.
         """
-        require_empty(self.out)
+        check_directory(self.out)
         yield repr(self.problem.pde)
-        solution = self.solver.fit(self.problem, seed=self.seed)
+        solution = self.solver.fit(self.problem, seed=self.seed, progress=self.progress)
         solution.save(self.out)
-        status = solution.status
-        yield f"{status.value}: {status.message} {status.remedy}".rstrip()
+        yield ending(solution.result)
         found = solution.coefficients()
         for name, moments in found.items():
             known = f" (true: {self.truth[name]:g})" if name in self.truth else ""
@@ -63,22 +69,17 @@ class InverseStudy:
             )
         record: dict[str, Any] = {
             "title": self.title,
+            "study": {"family": "pde", "command": "solve"},
             "data": {"equation": repr(self.problem.pde)},
-            "status": {
-                "name": status.value,
-                "message": status.message,
-                "remedy": status.remedy,
-                "detail": solution.result.detail,
-            },
-            "diagnostics": solution.diagnostics,
+            **fit_sections(solution.result),
             "scores": {"unknowns": self._scores(found)},
-            "figures": self._draw(solution),
         }
         if self.exact is not None:
             error = self._error(solution, self.exact)
             record["scores"]["solution"] = {"probkit": {"relative_error": error}}
             yield f"relative error of u: {error:.1e}"
-        yield f"report: {write_report(self.out, record)}"
+        record["figures"] = relative_figures(draw(solution, self.out / "figures"), self.out)
+        return (yield from close_study(self.out, record))
 
     def _scores(self, found: Mapping[str, Mapping[str, float]]) -> dict[str, dict[str, float]]:
         scores = {}
@@ -93,12 +94,3 @@ class InverseStudy:
         points = self.problem.domain.points()
         truth = exact(points[:, 0] if points.shape[1] == 1 else points)
         return float((solution.mean(points) - truth).norm() / truth.norm())
-
-    def _draw(self, solution: InverseSolution) -> dict[str, str]:
-        folder, found = self.out / "figures", {}
-        if self.problem.pde.dim < 3:
-            found["Solution"] = solution.plot(folder / "solution.png")
-        history = solution.result.history
-        if len(torch.as_tensor(history["objective"])) > 1:
-            found["Objective by step"] = plot_history(history, folder / "history.png")
-        return {caption: str(path.relative_to(self.out)) for caption, path in found.items()}

@@ -53,7 +53,12 @@ class Unknown:
 
 @dataclass(frozen=True)
 class Term:
-    """``coefficient`` times the derivative of u of the given orders, one a dimension."""
+    """``coefficient`` times the derivative of u of the given orders, one a dimension.
+
+    Example:
+        >>> Term(2.0, (2, 0)).orders
+        (2, 0)
+    """
 
     coefficient: Any
     orders: tuple[int, ...]
@@ -288,6 +293,10 @@ class Condition:
 
     Made by the class methods. ``where`` is (axis, side), side 0 for the low end and 1 for the high
     end, or (n, d) points of a curved boundary.
+
+    Example:
+        >>> Condition.dirichlet((0, 1)).where
+        (0, 1)
     """
 
     kind: str

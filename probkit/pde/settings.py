@@ -8,11 +8,12 @@ from typing import Any
 from torch import Tensor
 
 from probkit.errors import ConfigurationError, message
-from probkit.infer.engine import Run, require_choice, require_positive
+from probkit.infer.engine import Run
 from probkit.infer.provenance import data_digest
 from probkit.pde.problem import Problem
 from probkit.pde.spectrum import SpectralPrior
 from probkit.random import Seed
+from probkit.validation import require_choice, require_positive
 
 __all__ = ["METHODS", "SolverSettings"]
 

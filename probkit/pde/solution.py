@@ -10,33 +10,19 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from probkit.errors import ConfigurationError, message
-from probkit.infer import FitResult
 from probkit.pde.figures import plot_solution
+from probkit.pde.view import SolutionView
 from probkit.random import Seed, as_generator
 
 __all__ = ["PDESolution"]
 
 
-class PDESolution:
+class PDESolution(SolutionView):
     """A view on a :class:`probkit.infer.FitResult`; adds nothing to it.
 
     Args:
         result: of :meth:`probkit.pde.GPSolver.fit`, or loaded.
     """
-
-    def __init__(self, result: FitResult) -> None:
-        self.result = result
-
-    @property
-    def status(self) -> Any:
-        """How the solve ended."""
-        return self.result.status
-
-    @property
-    def diagnostics(self) -> dict[str, Any]:
-        """Rank, points per wavelength, residuals, flags."""
-        return self.result.diagnostics
 
     @property
     def residual_norms(self) -> dict[str, float]:
@@ -104,35 +90,9 @@ class PDESolution:
         Raises:
             ConfigurationError: three dimensions or more; draw slices of :meth:`on_grid`.
         """
-        posterior: Any = self.result.posterior
         spread = None if self.diagnostics.get("point_estimate") else self.sd
-        return plot_solution(posterior.sides, self.mean, spread, path)
-
-    def save(self, directory: str | Path) -> Path:
-        """Write the result; see :meth:`probkit.infer.FitResult.save`."""
-        return self.result.save(directory)
-
-    @classmethod
-    def load(cls, directory: str | Path) -> PDESolution:
-        """Read a saved solution."""
-        return cls(FitResult.load(directory))
+        return plot_solution(self._sides, self.mean, spread, path)
 
     def _predict(self, x: Any, derivative: Sequence[int] | None) -> dict[str, Tensor]:
         found: dict[str, Tensor] = self.result.predict(self._points(x), derivative=derivative)
         return found
-
-    def _points(self, x: Any) -> Tensor:
-        posterior: Any = self.result.posterior
-        dim = len(posterior.sides)
-        points = torch.as_tensor(x, dtype=torch.float64)
-        points = points[:, None] if points.dim() == 1 and dim == 1 else points
-        if points.dim() != 2 or points.shape[1] != dim:
-            raise ConfigurationError(
-                message(
-                    "Points have the wrong shape",
-                    where="x",
-                    got=tuple(points.shape),
-                    expected=f"(n, {dim})",
-                )
-            )
-        return points

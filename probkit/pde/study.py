@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import importlib.util
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -11,15 +11,24 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from probkit.errors import ConfigurationError, DataError, message
+from probkit.errors import DataError, message
+from probkit.infer import FitResult
 from probkit.pde.cases import CASES
+from probkit.pde.inverse_solution import InversePosterior, InverseSolution
 from probkit.pde.problem import Problem
 from probkit.pde.solution import PDESolution
 from probkit.pde.solver import GPSolver
 from probkit.plot import plot_curve, plot_history
-from probkit.report import write_report
+from probkit.study import (
+    Lines,
+    check_directory,
+    close_study,
+    ending,
+    fit_sections,
+    relative_figures,
+)
 
-__all__ = ["Study", "load_problem", "require_empty"]
+__all__ = ["Study", "draw", "load_problem", "redraw"]
 
 
 @dataclass(frozen=True)
@@ -33,6 +42,7 @@ class Study:
         exact: the solution, where it is known.
         solver: with its settings.
         seed: of the solver.
+        progress: show a progress bar where the method iterates.
     """
 
     problem: Problem
@@ -41,39 +51,35 @@ class Study:
     exact: Callable[[Tensor], Tensor] | None = None
     solver: GPSolver = field(default_factory=GPSolver)
     seed: int = 0
+    progress: bool = False
 
-    def run(self) -> Iterator[str]:
-        """Solve; yields the lines that a user should see.
+    def run(self) -> Lines:
+        """Solve; yields the lines that a user should see, returns the record.
 
         Raises:
             ConfigurationError: the directory holds files already.
         """
-        require_empty(self.out)
+        check_directory(self.out)
         yield repr(self.problem.pde)
-        solution = self.solver.fit(self.problem, seed=self.seed)
+        solution = self.solver.fit(self.problem, seed=self.seed, progress=self.progress)
         solution.save(self.out)
-        status, told = solution.status, solution.diagnostics
-        yield f"{status.value}: {status.message} {status.remedy}".rstrip()
+        yield ending(solution.result)
         norms = solution.residual_norms
         yield f"residuals: equation {norms['equation']:.1e}, conditions {norms['conditions']:.1e}"
+        method = solution.diagnostics["method"]
         record: dict[str, Any] = {
             "title": self.title,
-            "data": {"equation": repr(self.problem.pde), "method": told["method"]},
-            "status": {
-                "name": status.value,
-                "message": status.message,
-                "remedy": status.remedy,
-                "detail": solution.result.detail,
-            },
-            "diagnostics": told,
+            "study": {"family": "pde", "command": "solve"},
+            "data": {"equation": repr(self.problem.pde), "method": method},
+            **fit_sections(solution.result),
         }
         if self.exact is not None:
             error, rms = self._error(solution)
             scores = {"probkit": {"rmse": rms, "relative_error": error}}
             record["scores"] = {"against the exact solution": scores}
             yield f"relative error: {error:.1e}"
-        record["figures"] = self._draw(solution)
-        yield f"report: {write_report(self.out, record)}"
+        record["figures"] = relative_figures(draw(solution, self.out / "figures"), self.out)
+        return (yield from close_study(self.out, record))
 
     def _error(self, solution: PDESolution) -> tuple[float, float]:
         assert self.exact is not None
@@ -87,41 +93,38 @@ class Study:
         bounds = self.problem.domain.bounds
         return [torch.linspace(low, high, num, dtype=torch.float64) for low, high in bounds]
 
-    def _draw(self, solution: PDESolution) -> dict[str, str]:
-        folder = self.out / "figures"
-        found = {}
-        if self.problem.pde.dim < 3:
-            found["Solution"] = solution.plot(folder / "solution.png")
-        for k, (frequency, power) in enumerate(solution.spectrum()):
-            name = "xyz"[k] if self.problem.pde.dim <= 3 else f"x{k}"
-            level = (power / power.max()).clamp(min=1e-30).log10()
-            labels = ("frequency, cycles per unit", "log10 power")
-            path = folder / f"spectrum_{name}.png"
-            found[f"Spectrum along {name}"] = plot_curve(
-                frequency, level, torch.zeros_like(level), labels, path
-            )
-        if len(solution.result.history["objective"]) > 1:
-            path = folder / "history.png"
-            found["Objective by step"] = plot_history(solution.result.history, path)
-        return {caption: str(path.relative_to(self.out)) for caption, path in found.items()}
+
+def draw(solution: PDESolution | InverseSolution, folder: Path) -> dict[str, Path]:
+    """The figures of a solution, by caption: u, its prior spectra where it has any, the history."""
+    posterior: Any = solution.result.posterior
+    found, dim = {}, len(posterior.sides)
+    if dim < 3:
+        found["Solution"] = solution.plot(folder / "solution.png")
+    spectra = solution.spectrum() if isinstance(solution, PDESolution) else []
+    for k, (frequency, power) in enumerate(spectra):
+        name = "xyz"[k] if dim <= 3 else f"x{k}"
+        level = (power / power.max()).clamp(min=1e-30).log10()
+        labels = ("frequency, cycles per unit", "log10 power")
+        path = folder / f"spectrum_{name}.png"
+        found[f"Spectrum along {name}"] = plot_curve(
+            frequency, level, torch.zeros_like(level), labels, path
+        )
+    history = solution.result.history
+    if len(history["objective"]) > 1:
+        found["Objective by step"] = plot_history(history, folder / "history.png")
+    return found
 
 
-def require_empty(out: Path) -> None:
-    """Make a directory, unless it holds files already.
+def redraw(directory: Path) -> dict[str, Path]:
+    """Draw the figures of a saved solution again; paths by caption.
 
     Raises:
-        ConfigurationError: it does.
+        CheckpointError: there is no readable solution in the directory.
     """
-    out.mkdir(parents=True, exist_ok=True)
-    if any(out.iterdir()):
-        raise ConfigurationError(
-            message(
-                "The output directory is not empty",
-                where="--out",
-                got=out,
-                remedy="name a new directory",
-            )
-        )
+    result = FitResult.load(directory)
+    inverse = isinstance(result.posterior, InversePosterior)
+    solution = InverseSolution(result) if inverse else PDESolution(result)
+    return draw(solution, directory / "figures")
 
 
 def load_problem(name: str, num: int | None = None) -> tuple[Problem, Any]:

@@ -5,20 +5,18 @@ from __future__ import annotations
 import warnings
 from typing import Any
 
-import numpy as np
 import torch
 from jaxtyping import Float
 from torch import Tensor
 
 from probkit.errors import (
     ConfigurationError,
-    DataError,
-    DtypeError,
     PrecisionWarning,
     ShapeError,
     message,
 )
 from probkit.pde.problem import Box, Problem
+from probkit.validation import as_real, check_finite
 
 __all__ = ["check_problem", "on_points"]
 
@@ -54,17 +52,7 @@ def on_points(
                 expected=f"{expected}, axes in the order of the box (indexing='ij')",
             )
         )
-    bad = int((~torch.isfinite(found)).sum())
-    if bad:
-        raise DataError(
-            message(
-                f"{bad} values are NaN or infinite",
-                where=where,
-                expected="finite numbers",
-                remedy="leave unobserved points out of the domain (Points)",
-            )
-        )
-    return found
+    return check_finite(found, where, remedy="leave unobserved points out of the domain (Points)")
 
 
 def check_problem(problem: Problem) -> None:
@@ -154,15 +142,7 @@ def _check_counts(problem: Problem) -> None:
 
 
 def _to_float64(value: Any, where: str) -> Tensor:
-    found = value.detach() if isinstance(value, Tensor) else np.asarray(value)
-    if not isinstance(found, Tensor):
-        if found.dtype.kind not in "fiub":
-            raise DtypeError(
-                message("Values must be real numbers", where=where, got=str(found.dtype))
-            )
-        found = torch.as_tensor(found)
-    if found.is_complex():
-        raise DtypeError(message("Values must be real numbers", where=where, got=str(found.dtype)))
+    found = as_real(value, where)
     if found.dim() and found.dtype != torch.float64:
         warnings.warn(
             f"{where}: {found.dtype} values are promoted to float64, in which all solving is done.",

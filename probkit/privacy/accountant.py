@@ -247,7 +247,14 @@ class PrivacyAccountant:
             accountant.epsilon = record["epsilon"] and Fraction(record["epsilon"])
             accountant.delta = record["delta"]
             entries = [Entry(str(what), Fraction(amount)) for what, amount in record["entries"]]
-        except (OSError, ValueError, KeyError, TypeError, ArithmeticError) as error:
+        except (
+            OSError,
+            ValueError,
+            LookupError,
+            TypeError,
+            ArithmeticError,
+            RecursionError,
+        ) as error:
             raise CheckpointError(
                 message("The ledger cannot be read", where=str(path), got=str(error))
             ) from error

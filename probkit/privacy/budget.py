@@ -22,6 +22,7 @@ from typing import Literal
 import numpy as np
 
 from probkit.errors import ConfigurationError, DtypeError, message
+from probkit.validation import unknown
 
 __all__ = [
     "RELATIONS",
@@ -46,6 +47,11 @@ class Budget:
     Attributes:
         kind: "pure" (the amount is epsilon) or "zcdp" (the amount is rho).
         amount: exact.
+
+    Example:
+        >>> from fractions import Fraction
+        >>> str(Budget("pure", Fraction(1, 2)))
+        'epsilon = 0.5'
     """
 
     kind: Literal["pure", "zcdp"]
@@ -95,14 +101,7 @@ def check_relation(relation: str) -> Relation:
     for known in RELATIONS:
         if relation == known:
             return known
-    raise ConfigurationError(
-        message(
-            "Unknown neighbouring relation",
-            where="relation",
-            got=repr(relation),
-            expected='"replace" or "add_remove"',
-        )
-    )
+    raise unknown("neighbouring relation", "relation", relation, RELATIONS)
 
 
 def delta_of_zcdp(rho: float, epsilon: float) -> float:

@@ -89,7 +89,11 @@ class Noise:
     size: NDArray[np.int64]
 
     def apply(self, statistic: Tensor, entropy: Entropy, draw: Draw | None = None) -> Tensor:
-        """Publishable integers, int64, flat; ``draw`` replaces our own samplers."""
+        """Publishable integers, int64, flat; ``draw`` replaces our own samplers.
+
+        Raises:
+            PrivacyError: continuous noise, which has a function of its own.
+        """
         if self.kind == "knorm":
             raise PrivacyError(message("Continuous noise has its own function", where="kind"))
         shift = torch.from_numpy(self._spread(self.shift))

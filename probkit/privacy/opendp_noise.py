@@ -9,7 +9,8 @@ from __future__ import annotations
 import numpy as np
 from numpy.typing import NDArray
 
-from probkit.errors import ConfigurationError, DependencyError, message
+from probkit.errors import DependencyError, message
+from probkit.validation import check_choice
 
 __all__ = ["opendp_noise"]
 
@@ -21,10 +22,7 @@ def opendp_noise(kind: str, scale: NDArray[np.int64]) -> NDArray[np.int64]:
         DependencyError: OpenDP is not installed.
         ConfigurationError: another kind.
     """
-    if kind not in ("laplace", "gaussian"):
-        raise ConfigurationError(
-            message("Unknown noise", where="kind", got=repr(kind), expected="laplace or gaussian")
-        )
+    check_choice("noise", "kind", kind, ("laplace", "gaussian"))
     try:
         import opendp.prelude as dp
     except ImportError as error:

@@ -22,8 +22,8 @@ from dataclasses import dataclass
 from probkit.errors import ConfigurationError, message
 from probkit.similarity.feature_kde import FeatureKDE
 from probkit.similarity.release import Release
-from probkit.similarity.validation import check_positive
 from probkit.similarity.waves import UNIT
+from probkit.validation import check_positive
 
 __all__ = ["BandwidthChoice", "choose_bandwidth"]
 

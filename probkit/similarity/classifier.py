@@ -17,7 +17,7 @@ from probkit.similarity.class_features import ClassFeatures
 from probkit.similarity.feature_kde import FeatureKDE
 from probkit.similarity.release import Release
 from probkit.similarity.sketch import Sketch
-from probkit.similarity.validation import check_positive, check_whole
+from probkit.validation import check_positive, check_whole
 
 __all__ = ["ClassSketch", "PrivateClassifier"]
 
@@ -44,6 +44,12 @@ class ClassSketch(Sketch):
 
     Raises:
         ConfigurationError: fewer than two classes, one twice, or a setting out of range.
+
+    Example:
+        >>> x = torch.tensor([[0.0], [1.0]], dtype=torch.float64)
+        >>> sketch = ClassSketch(1, ["a", "b"], bandwidth=0.5, num_features=8)
+        >>> sketch.update(x, ["a", "b"]).count
+        2
     """
 
     def __init__(

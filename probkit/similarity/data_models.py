@@ -15,7 +15,7 @@ from typing import Protocol
 import torch
 from torch import Tensor
 
-from probkit.similarity.validation import check_positive, check_whole
+from probkit.validation import check_positive, check_whole
 
 __all__ = ["DataModel", "GaussianMixtureRecords", "GaussianRecords"]
 

@@ -14,7 +14,8 @@ from probkit.similarity.moments import Moments
 from probkit.similarity.sketch import Sketch
 from probkit.similarity.spectral import SpectralDistance
 from probkit.similarity.trees import DyadicTrees
-from probkit.similarity.validation import check_box, check_positive, check_whole
+from probkit.similarity.validation import check_box
+from probkit.validation import check_choice, check_positive, check_whole
 
 __all__ = ["PrivateDistance"]
 
@@ -76,28 +77,24 @@ class PrivateDistance(Sketch):
         on_bad: Literal["error", "drop"] = "error",
     ) -> None:
         dim = check_whole("dim", dim, 1, 2**16)
-        if metric not in ("l1", "l2", "l2sq", "lp"):
-            raise ConfigurationError(
-                message("Unknown metric", where="metric", got=metric, expected="l1, l2, l2sq, lp")
-            )
+        check_choice("metric", "metric", metric, ("l1", "l2", "l2sq", "lp"))
         if (metric == "lp") != (power is not None):
             raise ConfigurationError(
                 message("power goes with lp", where="metric, power", got=(metric, power))
             )
         design: Design
         if metric in ("l1", "lp"):
+            check_choice("method", "method", method, ("spectral", "tree"))
             low, high = check_box(bounds, dim)
             p = 1.0 if power is None else check_positive("power", power)
             if method == "tree":
                 height = check_whole("height", height, 1, 24)
                 alpha = check_positive("alpha", alpha)
                 design = DyadicTrees(low, high, height, p, alpha, consistent)
-            elif method == "spectral":
+            else:
                 default = 4096 if dim <= 500 else 512
                 cells = check_whole("num_cells", num_cells or default, 2, 4096, even=True)
                 design = SpectralDistance(low, high, cells, p)
-            else:
-                raise ConfigurationError(message("Unknown method", where="method", got=method))
         else:
             design = _ball_design(
                 dim, metric, radius, center, num_directions, num_cells or 512, seed

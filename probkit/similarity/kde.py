@@ -15,7 +15,8 @@ from probkit.similarity.feature_kde import FeatureKDE
 from probkit.similarity.grid_kde import GridKDE
 from probkit.similarity.sketch import Sketch
 from probkit.similarity.spectral_laws import CompletelyMonotone
-from probkit.similarity.validation import check_box, check_positive, check_whole
+from probkit.similarity.validation import check_box
+from probkit.validation import check_choice, check_positive, check_whole
 
 __all__ = ["PrivateKDE"]
 
@@ -94,9 +95,10 @@ class PrivateKDE(Sketch):
         lengths = [bandwidth] if isinstance(bandwidth, int | float) else list(bandwidth)
         lengths = [check_positive("bandwidth", h) for h in lengths]
         design: Design
+        check_choice("method", "method", method, ("features", "grid", "exponentials"))
         if method == "grid":
             design = _grid(dim, kernel, lengths, bounds, spacing)
-        elif method in ("features", "exponentials"):
+        else:
             num = check_whole("num_features", num_features or 4096, 1, 2**20)
             middle = [0.0] * dim if center is None else torch.as_tensor(center).tolist()
             if len(middle) != dim:
@@ -114,15 +116,6 @@ class PrivateKDE(Sketch):
                     projection=projection,
                     reduced_dim=short,
                 )
-        else:
-            raise ConfigurationError(
-                message(
-                    "Unknown method",
-                    where="method",
-                    got=method,
-                    expected="features, grid or exponentials",
-                )
-            )
         super().__init__(
             design, relation=relation, max_rows_per_user=max_rows_per_user, on_bad=on_bad
         )

@@ -37,6 +37,7 @@ from probkit.similarity.data_models import DataModel
 from probkit.similarity.feature_kde import FeatureKDE
 from probkit.similarity.release import Release
 from probkit.similarity.waves import UNIT
+from probkit.validation import check_choice
 
 __all__ = ["NoiseAwareModel"]
 
@@ -83,10 +84,7 @@ class NoiseAwareModel:
         ignore_noise: bool = False,
         seed: int = 0,
     ) -> None:
-        if covariance not in ("full", "diagonal"):
-            raise ConfigurationError(
-                message("Unknown covariance", where="covariance", got=covariance)
-            )
+        check_choice("covariance", "covariance", covariance, ("full", "diagonal"))
         self.records, self.covariance = records, covariance
         self._waves, self._count = _checked(release, records)
         pairs = self._waves[:, None]

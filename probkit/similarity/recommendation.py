@@ -12,7 +12,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
-from probkit.errors import ConfigurationError, message
+from probkit.errors import ConfigurationError
 from probkit.privacy.budget import Budget, Relation
 from probkit.privacy.errors import AccuracyWarning
 from probkit.similarity.distance import PrivateDistance
@@ -20,7 +20,7 @@ from probkit.similarity.grid_kde import MAX_CELLS
 from probkit.similarity.kde import PrivateKDE
 from probkit.similarity.sketch import Sketch
 from probkit.similarity.spectral_laws import KERNELS
-from probkit.similarity.validation import check_positive, check_whole
+from probkit.validation import check_positive, check_whole, unknown
 
 __all__ = ["Candidate", "Recommendation", "recommend"]
 
@@ -113,14 +113,7 @@ def recommend(
             settings = [{**settings[0], "num_cells": g} for g in (16, 64, 512)]
         candidates = [_candidate(PrivateDistance, dim, s, budget, n, 0.0) for s in settings]
     else:
-        raise ConfigurationError(
-            message(
-                "Unknown similarity",
-                where="similarity",
-                got=similarity,
-                expected=", ".join([*KERNELS, "l1", "l2", "l2sq"]),
-            )
-        )
+        raise unknown("similarity", "similarity", similarity, [*KERNELS, "l1", "l2", "l2sq"])
     ranked = sorted(candidates, key=lambda c: c.error)
     best = ranked[0]
     share = best.noise / best.build().design.scale_of_answers()

@@ -12,8 +12,8 @@ from probkit.privacy.budget import Relation
 from probkit.privacy.errors import PrivateDataError
 from probkit.similarity.feature_kde import FeatureKDE
 from probkit.similarity.sketch import Sketch
-from probkit.similarity.validation import check_positive, check_whole
 from probkit.similarity.weight_space import TARGET_UNIT, WeightSpace
+from probkit.validation import check_positive, check_whole
 
 __all__ = ["PrivateGPRegression"]
 

@@ -22,7 +22,7 @@ from probkit.errors import ConfigurationError, message
 from probkit.similarity.feature_kde import FeatureKDE
 from probkit.similarity.release import Release
 from probkit.similarity.spectral_laws import law_of
-from probkit.similarity.validation import check_whole
+from probkit.validation import check_whole
 
 __all__ = ["PrivateRFFKernel"]
 

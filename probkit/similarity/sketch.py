@@ -35,7 +35,8 @@ from probkit.privacy.mechanism import Noise, plan_noise
 from probkit.privacy.opendp_noise import opendp_noise
 from probkit.similarity.design import Design
 from probkit.similarity.release import Release
-from probkit.similarity.validation import as_points, check_finite, check_whole
+from probkit.similarity.validation import as_points, check_finite
+from probkit.validation import check_whole
 
 __all__ = ["Sketch"]
 

@@ -30,6 +30,7 @@ from torch import Tensor
 
 from probkit.errors import ConfigurationError, message
 from probkit.random import as_generator
+from probkit.validation import check_choice
 
 __all__ = ["KERNELS", "CompletelyMonotone", "Law", "law_of", "norms_of", "similarity"]
 
@@ -69,11 +70,7 @@ class CompletelyMonotone:
             "l2": "radial_cauchy",
             "l1": "product_cauchy",
         }
-        if self.distance not in families:
-            raise ConfigurationError(
-                message("Unknown distance", where="distance", got=self.distance, expected=families)
-            )
-        return families[self.distance]
+        return families[check_choice("distance", "distance", self.distance, families)]
 
 
 @dataclass(frozen=True)

@@ -21,14 +21,17 @@ from probkit.io import read_table, write_table
 from probkit.privacy.accountant import PrivacyAccountant
 from probkit.privacy.budget import Amount, Relation
 from probkit.privacy.errors import PrivacyError
+from probkit.report import to_plain
 from probkit.similarity.distance import PrivateDistance
 from probkit.similarity.recommendation import recommend
 from probkit.similarity.release import Release
 from probkit.similarity.sketch import Sketch
 from probkit.similarity.spectral_laws import KERNELS
 from probkit.similarity.validation import check_box
+from probkit.study import Lines
+from probkit.validation import unknown
 
-__all__ = ["ReleaseJob", "parse_bounds", "query_file"]
+__all__ = ["ReleaseJob", "describe_release", "parse_bounds", "query_file"]
 
 _UNKNOWN_SIZE = 10_000
 """n assumed where it is private, to choose a structure"""
@@ -63,8 +66,8 @@ class ReleaseJob:
     ledger: Path | None = None
     seed: int = 0
 
-    def run(self) -> Iterator[str]:
-        """Spend, release and write; yields lines for the user.
+    def run(self) -> Lines:
+        """Spend, release and write; yields lines for the user, returns what was released.
 
         Raises:
             DataError, ConfigurationError, PrivacyError: nothing was spent or written then.
@@ -78,9 +81,9 @@ class ReleaseJob:
                 )
             )
         with _locked(self.ledger):
-            yield from self._run()
+            return (yield from self._run())
 
-    def _run(self) -> Iterator[str]:
+    def _run(self) -> Lines:
         accountant = self._accountant()
         names, records = _numeric(self.data, self.columns)
         sketch, low, high = self._sketch(records.shape[1], len(records))
@@ -100,6 +103,7 @@ class ReleaseJob:
         yield f"wrote {self.out}"
         if self.ledger is None:
             yield "no ledger kept: another release of these records adds to what was spent"
+        return {"file": str(self.out), **describe_release(release)}
 
     def _accountant(self) -> PrivacyAccountant:
         if self.ledger is not None and self.ledger.exists():
@@ -130,14 +134,28 @@ class ReleaseJob:
             center, radius = (low + high) / 2, float(torch.linalg.vector_norm(high - low) / 2)
             ball: dict[str, Any] = {"metric": self.similarity, "radius": radius, "center": center}
             return PrivateDistance(dim, **ball, relation=self.relation, seed=self.seed), low, high
-        raise ConfigurationError(
-            message(
-                "Unknown similarity",
-                where="--kernel",
-                got=self.similarity,
-                expected=", ".join([*KERNELS, "l1", "l2", "l2sq"]),
-            )
-        )
+        raise unknown("similarity", "--kernel", self.similarity, [*KERNELS, "l1", "l2", "l2sq"])
+
+
+def describe_release(release: Release) -> dict[str, Any]:
+    """What was spent and what it promises, as plain values: all of it is public."""
+    found: dict[str, Any] = to_plain(
+        {
+            "design": release.design.kind,
+            "dim": release.design.dim,
+            "relation": release.relation,
+            "budget": str(release.budget),
+            "noise": release.noise.kind,
+            "num_values": len(release.values),
+            "num_records": release.num_records,
+            "num_records_is_exact": release.count is not None,
+            "max_rows_per_user": release.max_rows_per_user,
+            "predicted_sd": release.predicted_sd,
+            "private": release.private,
+            "text": release.describe(),
+        }
+    )
+    return found
 
 
 def query_file(release_file: Path, points: Path, out: Path | None) -> Path:
@@ -178,7 +196,7 @@ def parse_bounds(text: str) -> list[list[float]]:
         else:
             pairs = [part.split(",") for part in text.split(";")]
         bounds = [[float(low), float(high)] for low, high in pairs]
-    except (OSError, ValueError, TypeError) as error:
+    except (OSError, ValueError, TypeError, RecursionError) as error:
         raise ConfigurationError(
             message(
                 "Unreadable bounds",

@@ -17,7 +17,7 @@ from torch import Tensor
 from probkit.errors import ConfigurationError, DtypeError, ShapeError, message
 from probkit.privacy.errors import PrivateDataError
 
-__all__ = ["as_points", "check_box", "check_finite", "check_positive", "check_whole"]
+__all__ = ["as_points", "check_box", "check_finite"]
 
 
 def as_points(values: Any, dim: int, name: str) -> Tensor:
@@ -67,29 +67,6 @@ def check_finite(values: Tensor, *, drop: bool, name: str) -> Tensor:
             )
         )
     return values[good]
-
-
-def check_positive(name: str, value: Any) -> float:
-    """A finite positive number as a float."""
-    number = isinstance(value, int | float) and not isinstance(value, bool)
-    if not number or not np.isfinite(value) or value <= 0:
-        raise ConfigurationError(
-            message("This must be a positive number", where=name, got=repr(value), expected="> 0")
-        )
-    return float(value)
-
-
-def check_whole(name: str, value: Any, low: int, high: int, *, even: bool = False) -> int:
-    """An integer in [low, high]."""
-    whole = isinstance(value, int) and not isinstance(value, bool)
-    if not whole or not low <= value <= high or (even and value % 2):
-        kind = "an even integer" if even else "an integer"
-        raise ConfigurationError(
-            message(
-                f"This must be {kind}", where=name, got=repr(value), expected=f"[{low}, {high}]"
-            )
-        )
-    return int(value)
 
 
 def check_box(bounds: Any, dim: int) -> tuple[list[float], list[float]]:

@@ -40,8 +40,8 @@ from probkit.privacy.budget import Relation
 from probkit.privacy.mechanism import Blocks
 from probkit.similarity.design import Answer, Decoder, Design
 from probkit.similarity.feature_kde import FeatureKDE
-from probkit.similarity.validation import check_positive
 from probkit.similarity.waves import UNIT, pair_bounds
+from probkit.validation import check_positive
 
 __all__ = ["TARGET_UNIT", "WeightPosterior", "WeightSpace"]
 

@@ -26,6 +26,7 @@ from probkit.sparse.problem import Problem
 from probkit.sparse.program import Layout, RecoveryProgram, get_scales
 from probkit.sparse.reference import MAX_STEPS, REFERENCE_METHODS, ReferenceProgram
 from probkit.sparse.validation import check_grid, to_problem
+from probkit.validation import check_choice
 
 __all__ = ["METHODS", "KroneckerSBL", "Recovery"]
 
@@ -366,15 +367,7 @@ class KroneckerSBL:
             )
 
     def _check_settings(self) -> None:
-        if self.method not in METHODS:
-            raise ConfigurationError(
-                message(
-                    "Unknown method",
-                    where="method",
-                    got=repr(self.method),
-                    expected="one of " + ", ".join(METHODS),
-                )
-            )
+        check_choice("method", "method", self.method, METHODS)
         unknown = [s for s in self.starts if s not in STARTS]
         if unknown or not self.starts:
             raise ConfigurationError(

@@ -33,6 +33,7 @@ from probkit.distributions import KroneckerSparseNormal
 from probkit.errors import ConfigurationError, ShapeError, message
 from probkit.infer.protocols import PosteriorLike
 from probkit.random import Seed, as_generator
+from probkit.validation import check_choice
 
 __all__ = ["PRIORS", "CoefficientDraws", "draw_coefficients", "kronecker_sparse_model"]
 
@@ -234,12 +235,7 @@ def _check(
     snapshots: bool,
     global_scale: float,
 ) -> None:
-    if prior not in PRIORS:
-        raise ConfigurationError(
-            message(
-                "Unknown prior", where="prior", got=repr(prior), expected="horseshoe or gaussian"
-            )
-        )
+    check_choice("prior", "prior", prior, PRIORS)
     for name, value in (("noise", noise), ("global_scale", global_scale)):
         if value is not None and not value > 0:
             raise ConfigurationError(

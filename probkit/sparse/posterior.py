@@ -87,7 +87,11 @@ class SparsePosterior:
         return {"x": mean + z * sd}
 
     def interval(self, level: float = 0.9) -> tuple[Tensor, Tensor]:
-        """Central credible interval of every coefficient (of both parts, if complex)."""
+        """Central credible interval of every coefficient (of both parts, if complex).
+
+        Raises:
+            ConfigurationError: an impossible level.
+        """
         if not 0 < level < 1:
             raise ConfigurationError(
                 message("A level is a probability", where="level", got=level, expected="in (0, 1)")

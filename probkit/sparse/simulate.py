@@ -17,6 +17,7 @@ from torch import Tensor
 from probkit.errors import ConfigurationError, message
 from probkit.linalg.mode_products import mode_products, outer
 from probkit.random import Seed, as_generator
+from probkit.validation import check_choice
 
 __all__ = ["RecoveryProblem", "simulate_recovery"]
 
@@ -94,15 +95,7 @@ def simulate_recovery(
 
 
 def _check(structure: str, num_nonzero: int, sizes: list[int]) -> None:
-    if structure not in ("free", "rank1"):
-        raise ConfigurationError(
-            message(
-                "Unknown structure",
-                where="structure",
-                got=repr(structure),
-                expected="free or rank1",
-            )
-        )
+    check_choice("structure", "structure", structure, ("free", "rank1"))
     if num_nonzero > min(sizes):
         raise ConfigurationError(
             message(

@@ -5,7 +5,7 @@ Everything in here is public API put together.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -14,20 +14,31 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from probkit.errors import ConfigurationError, DataError, message
+from probkit.errors import DataError, message
 from probkit.infer.provenance import versions
 from probkit.plot import plot_history
-from probkit.report import write_report
 from probkit.sparse.comparison import Sweep, estimate, timed
 from probkit.sparse.estimator import KroneckerSBL, Recovery
 from probkit.sparse.irs import IRSChannel, simulate_irs
 from probkit.sparse.metrics import nmse, support_recovery, symbol_error_rate
+from probkit.study import (
+    CHECKPOINT,
+    Lines,
+    check_directory,
+    close_study,
+    ending,
+    fit_sections,
+    relative_figures,
+    to_device,
+)
 
-__all__ = ["IRSStudy", "ProblemFile", "RecoverStudy", "channel_coverage", "read_problem"]
+__all__ = ["IRSStudy", "ProblemFile", "RecoverStudy", "channel_coverage", "read_problem", "redraw"]
 
 _DRAWS, _LEVEL = 200, 0.9
 # scales start at 1, far from these data's units: the authors' 150 steps do not converge at low SNR
 _SETTINGS: dict[str, dict[str, Any]] = {"paper_pattern_coupled": {"max_steps": 600}}
+# numbers that both numpy and torch know
+_DTYPES = frozenset(map(np.dtype, "?bBhHiIlLefdFD"))
 
 
 class ProblemFile(NamedTuple):
@@ -51,9 +62,9 @@ def read_problem(path: str | Path) -> ProblemFile:
             arrays = {name: stored[name] for name in stored.files}
     except FileNotFoundError as error:
         raise DataError(message("There is no such file", where="DATA", got=str(path))) from error
-    except (ValueError, OSError, AttributeError, TypeError) as error:
+    except Exception as error:  # of zip, zlib and numpy, which promise no type for damaged files
         raise DataError(
-            message("Not an npz file of plain arrays", where="DATA", got=str(path))
+            message("Not an npz file of plain arrays", where="DATA", got=f"{path} ({error})")
         ) from error
     names = sorted(
         (n for n in arrays if n.startswith("A_") and n[2:].isdigit()), key=lambda n: int(n[2:])
@@ -68,7 +79,19 @@ def read_problem(path: str | Path) -> ProblemFile:
                 remedy="numpy.savez(path, y=y, A_1=first, A_2=second)",
             )
         )
-    noise = float(arrays["noise"]) if "noise" in arrays else None
+    bad = [name for name, a in arrays.items() if a.dtype not in _DTYPES or not a.size]
+    given = arrays.get("noise", np.ones(()))
+    bad += [] if given.size == 1 and given.dtype.kind != "c" else ["noise"]
+    if bad:
+        raise DataError(
+            message(
+                "Not an array of numbers, or not one number",
+                where=f"DATA, {bad[0]}",
+                got=f"{arrays[bad[0]].dtype}, shape {arrays[bad[0]].shape}",
+                expected="real or complex numbers; one real number for noise",
+            )
+        )
+    noise = float(arrays["noise"].item()) if "noise" in arrays else None
     x = torch.as_tensor(arrays["x"]) if "x" in arrays else None
     return ProblemFile(
         torch.as_tensor(arrays["y"]), [torch.as_tensor(arrays[n]) for n in names], noise, x
@@ -86,21 +109,38 @@ class RecoverStudy:
     snapshots: bool = False
     order: str = "C"
     progress: bool = True
+    max_steps: int | None = None
+    device: str = "cpu"
+    resume: bool = False
 
-    def run(self) -> Iterator[str]:
-        """Run the study, yielding lines for the terminal."""
-        check_empty(self.out)
+    def run(self) -> Lines:
+        """Run the study; yields lines for the terminal, returns the record.
+
+        Raises:
+            ConfigurationError: the output directory holds something already.
+            DataError: a file that cannot be read or used.
+        """
+        check_directory(self.out, resume=self.resume, resumable=True)
+        device = to_device(self.device)
         problem = read_problem(self.data)
         sizes = " x ".join(str(a.shape[-1]) for a in problem.dictionaries)
         yield f"{self.data}: {problem.y.numel()} measurements, {sizes} atoms"
-        model = KroneckerSBL(self.method, noise=self._noise(problem), order=self.order)
+        model = KroneckerSBL(
+            self.method, noise=self._noise(problem), order=self.order, max_steps=self.max_steps
+        )
         found = model.recover(
-            problem.y, problem.dictionaries, snapshots=self.snapshots, progress=self.progress
+            problem.y.to(device),
+            [a.to(device) for a in problem.dictionaries],
+            snapshots=self.snapshots,
+            checkpoint=self.out / CHECKPOINT,
+            resume=self.resume,
+            progress=self.progress,
         )
         model.save(self.out)
-        result = found.result
-        yield f"{result.status.value}: {result.status.message}"
-        yield f"slices kept {result.diagnostics['support_sizes']}, noise {_text(found.noise)}"
+        found = found if device.type == "cpu" else KroneckerSBL.load(self.out)
+        yield ending(found.result)
+        support = found.result.diagnostics["support_sizes"]
+        yield f"slices kept {support}, noise {_text(found.noise)}"
         yield f"log evidence {_text(found.log_evidence)}"
         low, high = found.interval(_LEVEL)
         arrays = {"mean": found.mean, "sd": found.sd, "low": low, "high": high}
@@ -111,7 +151,7 @@ class RecoverStudy:
         record = self._record(problem, found)
         for name, value in record.get("scores", {}).get("x", {}).get("probkit", {}).items():
             yield f"{name} {value:.4g}"
-        yield f"report: {write_report(self.out, record)}"
+        return (yield from close_study(self.out, record))
 
     def _noise(self, problem: ProblemFile) -> Any:
         if self.noise == "file":
@@ -126,18 +166,15 @@ class RecoverStudy:
             return self.noise
 
     def _record(self, problem: ProblemFile, found: Recovery) -> dict[str, Any]:
-        result, status = found.result, found.result.status
-        history = plot_history(result.history, self.out / "figures" / "evidence.png")
         record: dict[str, Any] = {
             "title": f"Sparse recovery of {self.data.name} by {self.method}",
+            "study": {"family": "sparse", "command": "recover"},
             "data": {
                 "measurements": list(problem.y.shape),
                 "atoms": [a.shape[-1] for a in problem.dictionaries],
             },
-            "status": {"name": status.value, "message": status.message, "remedy": status.remedy},
-            "diagnostics": dict(result.diagnostics),
-            "versions": versions(),
-            "figures": {"Log evidence by sweep": str(history.relative_to(self.out))},
+            **fit_sections(found.result),
+            "figures": relative_figures(draw(found, self.out / "figures"), self.out),
         }
         if problem.x is not None:
             truth = problem.x.reshape(found.mean.shape).to(found.mean.dtype)
@@ -159,10 +196,16 @@ class IRSStudy:
     num_channels: int = 10
     num_symbols: int = 10_000
     seed: int = 0
+    device: str = "cpu"
 
-    def run(self) -> Iterator[str]:
-        """Run the study, yielding lines for the terminal."""
-        check_empty(self.out)
+    def run(self) -> Lines:
+        """Run the study; yields lines for the terminal, returns the record.
+
+        Raises:
+            ConfigurationError: the output directory holds something already.
+        """
+        check_directory(self.out)
+        to_device(self.device)
         seeds = range(self.seed, self.seed + self.num_channels)
         sweep = Sweep("SNR (dB)", list(self.snr_db), self.methods, seeds, self.trial)
         yield from sweep.run()
@@ -170,12 +213,13 @@ class IRSStudy:
         figures = sweep.draw(self.out / "figures", ("nmse", "symbol_errors", "seconds"))
         record = {
             "title": "Channel estimation through an intelligent reflecting surface",
+            "study": {"family": "sparse", "command": "irs"},
             "data": {"channels": self.num_channels, "symbols": self.num_symbols},
             "scores": sweep.scores(),
             "figures": {caption: f"figures/{file}" for caption, file in figures.items()},
             "versions": versions(),
         }
-        yield f"report: {write_report(self.out, record)}"
+        return (yield from close_study(self.out, record))
 
     def trial(self, method: str, snr_db: float, seed: int) -> Mapping[str, float]:
         """One method on one channel; "perfect" knows the channel."""
@@ -184,9 +228,12 @@ class IRSStudy:
             rate = self.symbol_errors(c, c.channels, snr_db)
             return {"nmse": 0.0, "symbol_errors": rate, "seconds": 0.0}
         settings = _SETTINGS.get(method, {})
+        device = to_device(self.device)
+        y, dictionaries = c.y.to(device), [a.to(device) for a in c.dictionaries]
         x, seconds = timed(
-            lambda: estimate(method, c.y, c.dictionaries, noise=c.noise, num_nonzero=3, **settings)
+            lambda: estimate(method, y, dictionaries, noise=c.noise, num_nonzero=3, **settings)
         )
+        x = x.cpu()
         rate = self.symbol_errors(c, c.channel(x), snr_db)
         return {"nmse": c.nmse(x), "symbol_errors": rate, "seconds": seconds}
 
@@ -213,22 +260,18 @@ def channel_coverage(channel: IRSChannel, found: Recovery, generator: torch.Gene
     return float(((low <= true) & (true <= high)).double().mean())
 
 
-def check_empty(out: Path) -> None:
-    """A study does not write over another one.
+def draw(found: Recovery, folder: Path) -> dict[str, Path]:
+    """The figures of a recovery, by caption."""
+    return {"Log evidence by sweep": plot_history(found.result.history, folder / "evidence.png")}
+
+
+def redraw(directory: Path) -> dict[str, Path]:
+    """Draw the figures of a saved recovery again; paths by caption.
 
     Raises:
-        ConfigurationError: the directory holds something.
+        CheckpointError: there is no readable recovery in the directory.
     """
-    if out.exists() and any(out.iterdir()):
-        raise ConfigurationError(
-            message(
-                "The output directory is not empty",
-                where="--out",
-                got=str(out),
-                expected="a new or empty directory",
-            )
-        )
-    out.mkdir(parents=True, exist_ok=True)
+    return draw(KroneckerSBL.load(directory), directory / "figures")
 
 
 def _text(values: Tensor) -> str:

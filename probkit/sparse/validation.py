@@ -23,12 +23,17 @@ from probkit.errors import (
 from probkit.sparse.grids import GridDictionary
 from probkit.sparse.problem import Problem
 from probkit.sparse.program import Layout
+from probkit.validation import as_tensor, check_choice, check_finite
 
 __all__ = ["check_grid", "check_noise", "to_dictionaries", "to_problem"]
 
 _NOISELESS = 1e-12
 _DUPLICATE = 1 - 1e-10
 _TOO_LOUD = 10.0
+_MISSING = (
+    "missing measurements break the Kronecker form: fill them in, drop whole rows of a factor, or "
+    "see probkit.linalg.masked_kronecker"
+)
 
 
 def to_problem(
@@ -41,10 +46,7 @@ def to_problem(
     max_bytes: float,
 ) -> tuple[Problem, Layout]:
     """Check and arrange everything; arguments as for ``KroneckerSBL``."""
-    if order not in ("C", "F"):
-        raise ConfigurationError(
-            message("Unknown order", where="order", got=repr(order), expected='"C" or "F"')
-        )
+    check_choice("order", "order", order, ("C", "F"))
     factors = to_dictionaries(dictionaries)
     data = _to_tensor(y, "y")
     if data.device != factors[0].device:
@@ -59,7 +61,7 @@ def to_problem(
         )
     dtype = torch.promote_types(data.dtype, factors[0].dtype)
     data, factors = data.to(dtype), [a.to(dtype) for a in factors]
-    _check_finite(data, "y")
+    check_finite(data, "y", remedy=_MISSING)
     data, layout = _arrange(data, factors, snapshots, order)
     factors = [a if a.dim() == 3 else a.unsqueeze(0) for a in factors]
     num_atoms = math.prod(a.shape[-1] for a in factors)
@@ -121,7 +123,7 @@ def to_dictionaries(dictionaries: Any) -> list[Tensor]:
                 )
             )
     for k, a in enumerate(found):
-        _check_finite(a, f"dictionaries[{k}]")
+        check_finite(a, f"dictionaries[{k}]", remedy=_MISSING)
     batches = {a.shape[0] for a in found if a.dim() == 3} - {1}
     if len(batches) > 1:
         raise ShapeError(
@@ -147,7 +149,7 @@ def check_grid(dictionary: GridDictionary, where: str) -> None:
                 expected="(N,), N >= 2, floating point",
             )
         )
-    _check_finite(grid, f"{where}.grid")
+    check_finite(grid, f"{where}.grid")
     matrix = dictionary.response(grid.detach().clone().requires_grad_())
     if matrix.dim() != 2 or matrix.shape[1] != len(grid):
         raise ShapeError(
@@ -278,12 +280,7 @@ def _misfit(y: Tensor, rows: list[int], snapshots: bool) -> ShapeError:
 
 
 def _to_tensor(value: Any, where: str) -> Tensor:
-    try:
-        tensor = value if isinstance(value, Tensor) else torch.as_tensor(np.asarray(value))
-    except (TypeError, ValueError) as error:
-        raise DtypeError(
-            message("Not an array of numbers", where=where, got=type(value).__name__)
-        ) from error
+    tensor = as_tensor(value, where)
     if tensor.dtype in (torch.float16, torch.bfloat16, torch.complex32):
         raise DtypeError(
             message(
@@ -295,22 +292,8 @@ def _to_tensor(value: Any, where: str) -> Tensor:
             )
         )
     if tensor.is_complex() or tensor.is_floating_point():
-        return tensor.detach()
+        return tensor
     return tensor.to(torch.float64)
-
-
-def _check_finite(tensor: Tensor, where: str) -> None:
-    bad = ~torch.isfinite(tensor)
-    if bool(bad.any()):
-        first = [int(i) for i in bad.nonzero()[0]]
-        raise DataError(
-            message(
-                f"{int(bad.sum())} values are NaN or infinite, the first at {first}",
-                where=where,
-                remedy="missing measurements break the Kronecker form: fill them in, drop whole "
-                "rows of a factor, or see probkit.linalg.masked_kronecker",
-            )
-        )
 
 
 def _warn_of_duplicates(a: Tensor, k: int) -> None:

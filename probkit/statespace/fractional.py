@@ -19,16 +19,29 @@ Cost: K^2 a step.
 
 from __future__ import annotations
 
+import warnings
 from typing import Any
 
 import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from probkit.errors import ConfigurationError, ShapeError, message
+from probkit.errors import ConfigurationError, ExtrapolationWarning, ShapeError, message
 from probkit.random import Seed, as_generator
 from probkit.statespace.fractional_l2 import geometric_rates, l2_weights
-from probkit.statespace.fractional_tables import law_weights, mvn_variance, slope_variance
+from probkit.statespace.fractional_law import (
+    fgn_density,
+    frequencies,
+    increment_density,
+    kl_rate,
+)
+from probkit.statespace.fractional_tables import (
+    law_weights,
+    mvn_variance,
+    slope_variance,
+    table_steps,
+)
+from probkit.validation import check_choice
 
 __all__ = ["MarkovApproxFBM", "exact_step"]
 
@@ -124,6 +137,52 @@ class MarkovApproxFBM:
         return MarkovApproxFBM(hurst, **self._settings)
 
     @property
+    def horizon(self) -> float:
+        """Length of the paths that the weights were made for."""
+        if self._settings["weights"] == "law":
+            return table_steps(self.num_steps) * self.dt
+        given = self._settings["horizon"]
+        return self.num_steps * self.dt if given is None else float(given)
+
+    def divergence(self, num_steps: int) -> Float[Tensor, "*batch"]:
+        """Nats between ``num_steps`` increments of exact fBM and of this process (Whittle's form).
+
+        What a likelihood of a series of that length loses by the approximation.
+
+        Raises:
+            ConfigurationError: type II, whose increments are not stationary.
+
+        Example:
+            >>> float(MarkovApproxFBM(0.3, num_steps=1000).divergence(1000)) < 0.01
+            True
+        """
+        self._require_stationary()
+        frequency, share = frequencies(num_steps)
+        weights = self.weights * (self.dt ** (0.5 - self.hurst))[..., None]
+        if self.normalize == "unit":
+            weights = weights * mvn_variance(self.hurst).sqrt()[..., None]
+        density = increment_density(self.rates * self.dt, weights, frequency)
+        return num_steps * kl_rate(fgn_density(self.hurst, frequency), density, share)
+
+    def warn_beyond(self, num_steps: int, dt: float) -> None:
+        """Warn of paths that are longer than the weights allow: any (l2), or four times (law)."""
+        allowed = 4 if self._settings["weights"] == "law" else 1
+        span = num_steps * dt
+        if span <= allowed * self.horizon * (1 + 1e-9):
+            return
+        own = max(1, round(span / self.dt))
+        lost = [] if self.kind == "II" else self.divergence(own).reshape(-1).tolist()
+        text = message(
+            "The path is longer than the weights were made for",
+            where="num_steps * dt",
+            got=f"{span:g}",
+            expected=f"<= {allowed * self.horizon:g}",
+            causes=(f"{max(lost):.2g} nats from exact fBM over this span",) if lost else (),
+            remedy="give the process num_steps and dt (or the horizon) of the path",
+        )
+        warnings.warn(text, ExtrapolationWarning, stacklevel=3)
+
+    @property
     def initial_covariance(self) -> Float[Tensor, "K K"]:
         """Covariance of Y(0): stationary for type I, zero for type II."""
         stationary = 1 / (self.rates[:, None] + self.rates)
@@ -164,14 +223,7 @@ class MarkovApproxFBM:
         Raises:
             ConfigurationError: type II, whose increments are not stationary.
         """
-        if self.kind == "II":
-            raise ConfigurationError(
-                message(
-                    "The increments of type II fBM are not stationary",
-                    where="kind",
-                    remedy='use covariance(times), or kind="I"',
-                )
-            )
+        self._require_stationary()
         lags = torch.arange(num_steps + 1, dtype=torch.float64) * self.dt
         v = self.variance(lags)
         before = torch.cat([v[..., 1:2], v[..., : num_steps - 1]], -1)
@@ -206,6 +258,16 @@ class MarkovApproxFBM:
         moved = path - start[:, None] if self.kind == "I" else path
         return moved @ self.weights + slope[:, None] * times.to(self.rates), path
 
+    def _require_stationary(self) -> None:
+        if self.kind == "II":
+            raise ConfigurationError(
+                message(
+                    "The increments of type II fBM are not stationary",
+                    where="kind",
+                    remedy='use covariance(times), or kind="I"',
+                )
+            )
+
 
 def exact_step(
     rates: Float[Tensor, " K"], step: Tensor | float
@@ -227,10 +289,7 @@ def _check(
 ) -> None:
     choices = {"kind": ("I", "II"), "weights": ("law", "l2"), "normalize": ("unit", "mvn")}
     for name, value in (("kind", kind), ("weights", weights), ("normalize", normalize)):
-        if value not in choices[name]:
-            raise ConfigurationError(
-                message("Unknown choice", where=name, got=repr(value), expected=choices[name])
-            )
+        check_choice("choice", name, value, choices[name])
     if not (num_steps >= 1 and dt > 0):
         raise ConfigurationError(
             message("Steps and their length must be positive", got=(num_steps, dt))

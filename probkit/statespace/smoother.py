@@ -16,13 +16,13 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from probkit.errors import ConfigurationError, message
 from probkit.linalg.small import cholesky, to_trailing
 from probkit.statespace.information import log_normalizer_information, smooth_information
 from probkit.statespace.kalman import SequentialEngine, smooth_sequential
 from probkit.statespace.scan import ParallelEngine, smooth_parallel
 from probkit.statespace.score import log_normalizer_with
 from probkit.statespace.types import Posterior, Sites, Transitions
+from probkit.validation import unknown
 
 __all__ = [
     "AMPLIFICATION",
@@ -129,14 +129,7 @@ def resolve_method(method: str, transitions: Transitions) -> Method:
     for candidate in known:
         if method == candidate:
             return candidate
-    raise ConfigurationError(
-        message(
-            "Unknown smoothing method",
-            where="method",
-            got=repr(method),
-            expected="'auto', 'information', 'parallel' or 'sequential'",
-        )
-    )
+    raise unknown("smoothing method", "method", method, ("auto", *known))
 
 
 def _prior_variances(transitions: Transitions) -> Tensor:

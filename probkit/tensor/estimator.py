@@ -24,6 +24,7 @@ from probkit.tensor.posterior import TuckerPosterior
 from probkit.tensor.program import Program, ProgramSettings
 from probkit.tensor.validation import check_ranks, check_targets, to_inputs, to_target
 from probkit.tensor.variational import TuckerVariational
+from probkit.validation import require_choice
 
 __all__ = ["FunctionalTucker"]
 
@@ -316,15 +317,7 @@ class FunctionalTucker:
             "missing": ("drop", "raise"),
         }
         for name, allowed in choices.items():
-            if getattr(self, name) not in allowed:
-                raise ConfigurationError(
-                    message(
-                        "Unknown setting",
-                        where=name,
-                        got=repr(getattr(self, name)),
-                        expected="one of " + ", ".join(allowed),
-                    )
-                )
+            require_choice(self, name, allowed)
         if isinstance(self.rank, str) and self.rank != "auto":
             raise ConfigurationError(
                 message(

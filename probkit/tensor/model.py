@@ -27,9 +27,10 @@ from jaxtyping import Float, Int64
 from torch import Tensor
 
 from probkit.distributions import MarkovGaussianProcess
-from probkit.errors import ConfigurationError, ShapeError, message
+from probkit.errors import ShapeError, message
 from probkit.kernels import MarkovKernel
 from probkit.tensor.likelihoods import LIKELIHOOD_NAMES
+from probkit.validation import check_choice
 
 __all__ = ["functional_tucker_model", "tucker_function"]
 
@@ -185,11 +186,7 @@ def _check(
     choices: dict[str, tuple[str, tuple[str, ...]]] = {"structure": (structure, ("tucker", "cp"))}
     choices["likelihood"] = (likelihood, LIKELIHOOD_NAMES)
     for name, (got, allowed) in choices.items():
-        if got not in allowed:
-            expected = "one of " + ", ".join(allowed)
-            raise ConfigurationError(
-                message("Unknown setting", where=name, got=repr(got), expected=expected)
-            )
+        check_choice("setting", name, got, allowed)
     if index.dim() != 2 or not index.shape[1] == len(grids) == len(kernels):
         raise ShapeError(
             message(

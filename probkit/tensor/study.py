@@ -17,17 +17,25 @@ from torch import Tensor
 from probkit.datasets import DATASETS, WHOLE, holdout, load_dataset
 from probkit.errors import ConfigurationError, DataError, message
 from probkit.infer import CAVI, CVI
-from probkit.infer.provenance import versions
 from probkit.io import Table, read_table, write_table
 from probkit.plot import plot_calibration, plot_factors, plot_history, plot_maps
-from probkit.report import baseline_scores, regression_scores, write_report
+from probkit.report import baseline_scores, regression_scores
+from probkit.study import (
+    CHECKPOINT,
+    Lines,
+    check_directory,
+    close_study,
+    ending,
+    fit_sections,
+    relative_figures,
+    to_device,
+)
 from probkit.tensor.estimator import FunctionalTucker
 
-__all__ = ["Study", "predict_file"]
+__all__ = ["Study", "predict_file", "redraw"]
 
 _LEVELS = (0.025, 0.05, 0.25, 0.75, 0.95, 0.975)
 _NOMINAL = (0.5, 0.9, 0.95)
-_RESUMABLE = "checkpoint"
 
 
 @dataclass(frozen=True)
@@ -53,15 +61,17 @@ class Study:
     max_sweeps: int = 2000
     resume: bool = False
     progress: bool = True
+    device: str = "cpu"
 
-    def run(self) -> Iterator[str]:
-        """Run the study, yielding lines for the terminal.
+    def run(self) -> Lines:
+        """Run the study; yields lines for the terminal, returns the record.
 
         Raises:
             ConfigurationError: the output directory holds something already.
             DataError: data that cannot be read or used.
         """
-        self._check_out()
+        check_directory(self.out, resume=self.resume, resumable=True)
+        device = to_device(self.device)
         table = self.load()
         test, labels = holdout(
             table, fraction=self.test_fraction, seed=self.seed, whole=WHOLE.get(self.data)
@@ -72,21 +82,21 @@ class Study:
         )
         model = self.model(table)
         model.fit(
-            table.x[~test],
-            table.y[~test],
-            checkpoint=self.out / _RESUMABLE,
+            table.x[~test].to(device),
+            table.y[~test].to(device),
+            checkpoint=self.out / CHECKPOINT,
             resume=self.resume,
             progress=self.progress,
         )
         model.save(self.out)
-        status = model.result_.status
-        yield f"{status.value}: {status.message} {status.remedy}".rstrip()
+        yield ending(model.result_)
         yield f"ranks {model.result_.diagnostics.get('ranks')}"
+        # the table stays on the CPU, and so does everything after the fit
+        model = model if device.type == "cpu" else FunctionalTucker.load(self.out)
         record = self._record(model, table, test, labels)
-        record["figures"] = self._draw(model, table, test)
-        path = write_report(self.out, record)
+        record["figures"] = relative_figures(self._draw(model, table, test), self.out)
         yield from _score_lines(record["scores"])
-        yield f"report: {path}"
+        return (yield from close_study(self.out, record))
 
     def load(self) -> Table:
         """The table that ``data`` names."""
@@ -119,19 +129,6 @@ class Study:
             input_names=table.inputs,
         )
 
-    def _check_out(self) -> None:
-        if self.resume or not self.out.exists() or not any(self.out.iterdir()):
-            return
-        raise ConfigurationError(
-            message(
-                "The output directory is not empty",
-                where="--out",
-                got=str(self.out),
-                expected="a new or empty directory",
-                remedy="choose another one, or add --resume to go on with an interrupted fit",
-            )
-        )
-
     def _record(
         self, model: FunctionalTucker, table: Table, test: Tensor, labels: list[str]
     ) -> dict[str, Any]:
@@ -143,9 +140,9 @@ class Study:
             x, y = table.x[rows], table.y[rows]
             scores[label] = {"probkit": _scores(model, x, y)}
             scores[label] |= baseline_scores(train_x, train_y, x, y)
-        status = result.status
         return {
             "title": f"Functional Tucker decomposition of {table.name}",
+            "study": {"family": "tensor", "command": "fit"},
             "data": {
                 "source": DATASETS.get(self.data, self.data),
                 "entries": table.y.shape[0],
@@ -155,23 +152,13 @@ class Study:
             },
             "held_out": {label: f"{found.count(label)} entries" for label in scores},
             "scores": scores,
-            "status": {
-                "name": status.value,
-                "message": status.message,
-                "remedy": status.remedy,
-                "detail": result.detail,
-            },
             "ranks": result.diagnostics.get("ranks"),
-            "diagnostics": dict(result.diagnostics),
-            "versions": versions(),
+            **fit_sections(result),
         }
 
-    def _draw(self, model: FunctionalTucker, table: Table, test: Tensor) -> dict[str, str]:
+    def _draw(self, model: FunctionalTucker, table: Table, test: Tensor) -> dict[str, Path]:
         folder = self.out / "figures"
-        folder.mkdir(exist_ok=True)
-        figures = {"Objective by sweep": plot_history(model.result_.history, folder / "elbo.png")}
-        factors = folder / "factors.png"
-        figures["Factors"] = plot_factors(model.factors(), table.inputs, factors)
+        figures = draw(model, folder)
         if bool(test.any()):
             quantiles = model.predict(table.x[test], quantiles=_LEVELS)["quantiles"]
             coverage = [
@@ -184,7 +171,23 @@ class Study:
         maps = _draw_maps(model, table, folder / "maps.png")
         if maps is not None:
             figures[f"Observed, mean and sd at one {table.inputs[0]}"] = maps
-        return {caption: str(path.relative_to(self.out)) for caption, path in figures.items()}
+        return figures
+
+
+def draw(model: FunctionalTucker, folder: Path) -> dict[str, Path]:
+    """The figures of a fit that need no data, by caption."""
+    history = plot_history(model.result_.history, folder / "elbo.png")
+    factors = plot_factors(model.factors(), model.input_names_, folder / "factors.png")
+    return {"Objective by sweep": history, "Factors": factors}
+
+
+def redraw(directory: Path) -> dict[str, Path]:
+    """Draw the figures of a saved fit that need no data again; paths by caption.
+
+    Raises:
+        CheckpointError: there is no readable fit in the directory.
+    """
+    return draw(FunctionalTucker.load(directory), directory / "figures")
 
 
 def predict_file(directory: Path, points: Path, out: Path | None, levels: Sequence[float]) -> Path:

@@ -5,17 +5,24 @@ from __future__ import annotations
 import math
 
 import pyro
+import pyro.distributions as dist
 import pytest
 import torch
 
+import probkit
 from probkit.errors import ConfigurationError, ShapeError
 from probkit.fractional import (
     ControlGuide,
     FractionalSDE,
     MarkovApproxFBM,
     MarkovGaussianGuide,
+    NeuralDrift,
+    PathMarginal,
+    increments,
+    linearized,
 )
-from probkit.infer import pyro_seed
+from probkit.fractional.increments import log_density, whitening
+from probkit.infer import SVI, pyro_seed
 from probkit.sde.exact import simulate
 from probkit.sde.torchsde_backend import simulate_torchsde
 from probkit.statespace.fractional_l2 import geometric_rates
@@ -217,3 +224,162 @@ def test_control_is_bounded_by_the_evidence_and_close_to_it():
     assert float(free.elbo) < exact - 10
     with pytest.raises(ConfigurationError, match="gain or a network"):
         ControlGuide(sde, y, gain=False)
+
+
+def test_native_recursions_agree_with_torch(monkeypatch):
+    sde = double_well(num_steps=30)
+    _, y = sde.simulate(seed=0)
+    filter = whitening(sde.process, sde.dt, 30)
+    r = torch.randn(30, 3, dtype=F64, generator=torch.Generator().manual_seed(0))
+    r.requires_grad_()
+
+    def answers():
+        guide = MarkovGaussianGuide(sde, y)
+        (slope,) = torch.autograd.grad(log_density(r, filter).sum(), r)
+        return [*guide._start, *guide._steps, log_density(r, filter).detach(), slope]
+
+    fast = answers()
+    for module in (linearized, increments):
+        monkeypatch.setattr(module, "is_native", lambda like: False)
+    for a, b in zip(fast, answers(), strict=True):
+        torch.testing.assert_close(a, b, rtol=1e-8, atol=1e-8)
+    lags = (torch.arange(30)[:, None] - torch.arange(30)).abs()
+    dense = torch.distributions.MultivariateNormal(
+        torch.zeros(30, dtype=F64), sde.process.increment_covariance(200)[lags]
+    )
+    torch.testing.assert_close(fast[-2], dense.log_prob(r.detach().mT), rtol=1e-8, atol=0)
+
+
+def line(slope=-2.0):
+    class Line(torch.nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.slope = torch.nn.Parameter(torch.tensor(slope, dtype=F64))
+
+        def forward(self, t, x):
+            return self.slope * x
+
+    return Line()
+
+
+def linear_sde(drift, hurst=0.7, **settings):
+    common = {"dt": 0.1, "num_steps": 60, "observed": torch.arange(1, 61), "num_paths": 8}
+    return FractionalSDE(drift, 0.5, hurst, **common, **settings)
+
+
+def test_marginal_of_the_path_has_the_maximum_of_the_evidence():
+    _, y = linear_sde(lambda t, x: -1.5 * x).simulate(seed=4)
+    drift = line(-0.5)
+    marginal = PathMarginal(linear_sde(drift), y, num_paths=16, refresh=5)
+    engine = SVI(
+        steps=60, learning_rate=0.2, guide=lambda y: None, window=20, num_diagnostic_samples=0
+    )
+    engine.fit(marginal, y, seed=0)
+    found = drift.slope.item()
+    # a linear drift: the guide's weights are the exact evidence
+    slopes = torch.arange(-3.5, -0.5, 0.2, dtype=F64)
+    with torch.no_grad():
+        guides = (MarkovGaussianGuide(linear_sde(lambda t, x, a=a: a * x), y) for a in slopes)
+        evidence = torch.stack([guide.sample(1).elbo for guide in guides])
+    assert found == pytest.approx(float(slopes[evidence.argmax()]), abs=0.2)
+
+
+def test_network_with_priors_is_learned_and_fixed():
+    _, y = linear_sde(lambda t, x: -1.5 * x).simulate(seed=4)
+    marginal = PathMarginal(linear_sde(NeuralDrift(width=16)), y, num_paths=8)
+    engine = SVI(steps=40, learning_rate=0.1, guide="AutoDelta", window=20)
+    result = engine.fit(marginal, y, seed=0)
+    objective = result.history["objective"]
+    assert objective[-10:].mean() > objective[:5].mean() + 1
+    sde = marginal.sde_at(result.posterior.mean())
+    x = torch.tensor([[-0.5], [0.5]], dtype=F64)
+    left, right = sde.drift(0.0, x)[:, 0].tolist()
+    assert left > 0 > right
+    with pytest.raises(ConfigurationError, match="held fixed"):
+        PathMarginal(linear_sde(line(), learn_hurst=True), y)
+
+
+def test_fit_reports_the_weights_of_single_paths():
+    sde = double_well(num_steps=60)
+    _, y = sde.simulate(seed=1)
+    drift = line(-0.5)
+    learned = FractionalSDE(
+        drift, 0.5, sde.process, dt=0.02, num_steps=60, observed=sde.observed, num_paths=8
+    )
+    guide = MarkovGaussianGuide(learned, y)
+    engine = SVI(steps=6, guide=guide, num_posterior_samples=40, num_diagnostic_samples=100)
+    result = probkit.fit(learned, y, engine=engine, seed=0)
+    assert result.posterior.draws["x"].shape == (1, 40, 61, 1)
+    assert result.diagnostics["khat"] < 0.7
+    exact = guide.sample(1).elbo  # a linear drift
+    assert result.diagnostics["elbo"] == pytest.approx(exact.item(), abs=1e-6)
+    assert drift.slope.item() != -0.5
+
+
+def test_hurst_index_with_a_prior():
+    prior = dist.Uniform(torch.tensor(0.1, dtype=F64), torch.tensor(0.95, dtype=F64))
+    _, y = linear_sde(lambda t, x: -x, 0.8).simulate(seed=2)
+    sde = linear_sde(lambda t, x: -x, prior)
+    guide = MarkovGaussianGuide(sde, y)
+    engine = SVI(
+        steps=40,
+        learning_rate=0.15,
+        guide=guide,
+        window=20,
+        num_posterior_samples=50,
+        num_diagnostic_samples=0,
+    )
+    result = engine.fit(sde, y, seed=0)
+    # the evidence at a grid of indices is exact for a linear drift
+    grid = torch.linspace(0.1, 0.95, 16, dtype=F64)
+    with torch.no_grad():
+        found = [MarkovGaussianGuide(linear_sde(lambda t, x: -x, h), y).sample(1) for h in grid]
+    weight = torch.softmax(torch.stack([drawn.elbo for drawn in found]), 0)
+    mean = float((weight * grid).sum())
+    sd = float((weight * (grid - mean) ** 2).sum().sqrt())
+    draws = result.posterior.draws["hurst"].flatten()
+    assert abs(float(draws.mean()) - mean) < 0.7 * sd
+    assert 0.5 * sd < float(draws.std()) < 1.5 * sd
+    with pytest.raises(ConfigurationError, match="within its range"):
+        linear_sde(lambda t, x: -x, dist.Normal(0.5, 0.1))
+
+
+@pytest.mark.filterwarnings("ignore:Encountered NaN")
+def test_breakdown_during_a_fit_keeps_the_last_good_parameters():
+    _, y = linear_sde(lambda t, x: -3 * x).simulate(seed=0)
+    drift = line(-1.0)
+
+    class Broken(torch.nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.inner = drift
+
+        def forward(self, t, x):
+            return torch.where(drift.slope < -1.15, math.nan, drift(t, x))
+
+    sde = linear_sde(Broken())
+    guide = MarkovGaussianGuide(sde, y)
+    engine = SVI(
+        steps=40, learning_rate=0.05, guide=guide, max_retries=0, num_posterior_samples=4, window=2
+    )
+    result = engine.fit(sde, y, seed=0)
+    assert not result.status.ok and "step" in result.detail
+    assert -1.15 <= drift.slope.item() < -1.0
+    assert math.isfinite(result.diagnostics["elbo"])
+
+
+def test_diffusion_is_checked_along_the_path():
+    sde = linear_sde(lambda t, x: -x)
+    _, y = sde.simulate(seed=0)
+    wrong = FractionalSDE(
+        lambda t, x: -x,
+        lambda t, x: 1 - 10 * x.square(),
+        0.7,
+        dt=0.1,
+        num_steps=60,
+        observed=sde.observed,
+    )
+    with pytest.raises(ConfigurationError, match="positive along the path"):
+        MarkovGaussianGuide(wrong, y + 1)
+    with pytest.raises(ConfigurationError, match="stationary increments"):
+        MarkovApproxFBM(0.7, kind="II")

@@ -100,6 +100,8 @@ def test_grid_and_laplace_agree():
     for site, sd in grid.posterior.sd().items():
         gap = grid.posterior.mean()[site] - laplace.posterior.mean()[site]
         assert abs(float(gap)) < 0.35 * float(sd), site
+    ahead = [result.predict([30.0])["sd"] for result in (grid, laplace)]
+    assert float(ahead[0] / ahead[1]) == pytest.approx(1, abs=0.1)
 
 
 def test_forecast_is_the_conditional_law(tmp_path):

@@ -4,10 +4,18 @@ import math
 
 import pytest
 import torch
+from torch.fx.experimental.proxy_tensor import make_fx
 
 from probkit.errors import NotPositiveDefiniteError
-from probkit.fractional import native_filter, series_log_likelihood
-from probkit.fractional.likelihood import filter_quickly, filter_series
+from probkit.fractional import batch_filter, native_filter, series_log_likelihood
+from probkit.fractional.batch_filter import filter_batch
+from probkit.fractional.likelihood import (
+    filter_quickly,
+    filter_series,
+    initial_state,
+    make_step,
+)
+from probkit.fractional.model import log_scale
 from probkit.fractional.series import prepare_series
 from probkit.fractional.system import FractionalSystem, fractional_system
 from probkit.statespace.fractional_noise import sample_fgn
@@ -17,8 +25,8 @@ NATIVE = native_filter._library() is not None
 needs_compiler = pytest.mark.skipif(not NATIVE, reason="there is no C++ compiler")
 
 
-def example(kind, uneven, missing):
-    increments = sample_fgn(0.3, 40, 2, seed=0)
+def example(kind, uneven, missing, count=2):
+    increments = sample_fgn(0.3, 40, count, seed=0)
     values = increments if kind == "increments" else increments.cumsum(1)
     times = None
     if uneven:
@@ -108,7 +116,7 @@ def test_a_variance_that_is_not_positive_is_named():
     series = example("increments", False, False)
     system = fractional_system(torch.tensor(0.3, **F64), torch.tensor(-9.0, **F64), None, 40)
     with pytest.raises(NotPositiveDefiniteError, match="observation 0"):
-        filter_quickly(FractionalSystem(*system), series)
+        filter_quickly(FractionalSystem(*system), series, torch.ones((), **F64))
 
 
 def test_without_a_compiler_torch_filters(monkeypatch):
@@ -117,3 +125,95 @@ def test_without_a_compiler_torch_filters(monkeypatch):
     expected = series_log_likelihood(series, *p[:3], None)
     monkeypatch.setattr(native_filter, "_library", lambda: None)
     torch.testing.assert_close(series_log_likelihood(series, *p[:3], None), expected)
+
+
+@needs_compiler
+@pytest.mark.parametrize(
+    ("kind", "uneven", "missing", "reversion"),
+    [
+        ("levels", False, True, False),
+        ("levels", True, True, True),
+        ("increments", False, True, False),
+    ],
+)
+def test_a_batch_of_parameters_and_series_is_filtered_as_by_torch(kind, uneven, missing, reversion):
+    series = example(kind, uneven, missing, 11)  # neither is a multiple of a register
+    hurst = torch.linspace(0.05, 0.95, 5, **F64)
+    rate = torch.logspace(-2, 0.5, 5, **F64) if reversion else None
+    system = fractional_system(hurst, torch.linspace(0, 2, 5, **F64), rate, series.span)
+    found, expected = filter_batch(system, series), filter_series(system, series)
+    assert found.num_observed == expected.num_observed
+    for name in ("log_variance", "quadratic", "mean", "covariance"):
+        one, other = getattr(found, name), getattr(expected, name)
+        torch.testing.assert_close(one, other, rtol=1e-9, atol=1e-9, msg=name)
+
+
+@needs_compiler
+def test_a_batch_names_a_variance_that_is_not_positive():
+    series = example("increments", False, False)
+    hurst, noise = torch.tensor([0.3, 0.4], **F64), torch.tensor([0.0, -9.0], **F64)
+    with pytest.raises(NotPositiveDefiniteError, match="observation 0"):
+        filter_batch(fractional_system(hurst, noise, None, 40), series)
+
+
+def test_without_a_compiler_torch_filters_a_batch(monkeypatch):
+    series = example("levels", True, False)
+    hurst = torch.tensor([0.2, 0.6], **F64)
+    system = fractional_system(hurst, torch.zeros_like(hurst), None, series.span)
+    expected = filter_batch(system, series)
+    monkeypatch.setattr(batch_filter, "_library", lambda: None)
+    torch.testing.assert_close(filter_batch(system, series).quadratic, expected.quadratic)
+
+
+@needs_compiler
+@pytest.mark.parametrize("profile", [False, True])
+def test_maps_and_first_derivatives_take_one_operator(profile):
+    series = example("levels", True, True)
+
+    def value(h):
+        system = fractional_system(h, 0.5 * torch.ones_like(h), None, series.span)
+        return filter_quickly(system, series, None if profile else 2 * torch.ones_like(h))
+
+    graph = make_fx(torch.func.functionalize(torch.func.grad(value)))(torch.tensor(0.4, **F64))
+    targets = [str(node.target) for node in graph.graph.nodes]
+    assert targets.count("probkit.fractional_filter.default") == 1
+    hurst = torch.tensor([0.2, 0.7], **F64)
+    slopes, values = torch.func.vmap(torch.func.grad_and_value(value))(hurst)
+    for h, slope, found in zip(hurst, slopes, values, strict=True):
+        h = h.clone().requires_grad_()
+        expected = value(h)
+        torch.testing.assert_close(found, expected.detach())
+        torch.testing.assert_close(slope, torch.autograd.grad(expected, h)[0])
+
+
+@needs_compiler
+def test_given_the_best_scale_the_likelihood_is_the_profile():
+    series = example("increments", False, False)
+    p = parameters()[:3]
+    system = fractional_system(p[0], p[2].exp(), None, series.span)
+    profile = filter_quickly(system, series, None)
+    pieces = filter_series(system, series)
+    expected = 2 * (pieces.log_variance + 40 * pieces.quadratic.sum().log())
+    torch.testing.assert_close(profile, expected)
+    draws = {"hurst": p[0][None], "log_noise": p[2][None], "scale_offset": torch.ones(1, **F64)}
+    scale = log_scale(series, draws)
+    torch.testing.assert_close(scale[0], 1 + 0.5 * torch.log(pieces.quadratic.sum() / 80))
+
+
+@needs_compiler
+def test_the_operator_keeps_the_rules_of_torch():
+    series = example("levels", False, True)
+    system = fractional_system(*(torch.tensor(x, **F64) for x in (0.4, 0.2)), None, series.span)
+    C, mean, P = initial_state(system, series)
+    step = make_step(system, C, 1.0, False)
+    points = [
+        x[None].expand(3, *x.shape).contiguous()
+        for x in (step.a[None], step.Q[None], C[None], system.noise, mean, P, torch.ones((), **F64))
+    ]
+    seen = series.gaps.new_tensor(series.elapsed)
+    data = (seen, series.gap_index, series.observed, series.values.mT.contiguous(), False)
+    torch.library.opcheck(
+        torch.ops.probkit.fractional_filter.default,
+        (*points, *data),
+        test_utils=("test_schema", "test_faketensor"),
+    )

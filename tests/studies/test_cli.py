@@ -6,13 +6,16 @@ import csv
 import json
 import subprocess
 import sys
-from importlib.metadata import PackageNotFoundError
+from importlib import metadata
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
 
+from probkit.cli.main import main
 from probkit.report import write_report
+from probkit.tensor.study import redraw
 
 
 def _run(*arguments: str) -> subprocess.CompletedProcess[str]:
@@ -50,6 +53,9 @@ def test_fit_report_predict(table: Path, tmp_path: Path) -> None:
     scores = json.loads((out / "report.json").read_text())["scores"]["random"]
     assert scores["probkit"]["rmse"] < scores["mean"]["rmse"]
     assert "probkit" in done.stdout
+    (out / "figures" / "factors.png").unlink()
+    assert {path.name for path in redraw(out).values()} == {"factors.png", "elbo.png"}
+    assert (out / "figures" / "factors.png").exists()
     points = tmp_path / "points.csv"
     points.write_text("day,lat,lon\n2020-01-05,2.5,3\n2020-02-01,1,1\n")
     done = _run("tensor", "predict", str(out), str(points))
@@ -74,21 +80,23 @@ def test_fit_report_predict(table: Path, tmp_path: Path) -> None:
     ],
 )
 def test_bad_calls_end_with_code_2_and_a_message(
-    table: Path, tmp_path: Path, arguments: list[str], words: list[str]
+    table: Path, tmp_path: Path, arguments: list[str], words: list[str], capsys: Any
 ) -> None:
     arguments = [str(table) if a == "TABLE" else a for a in arguments]
     out = tmp_path / "run"
-    done = _run("tensor", "fit", *arguments, "--out", str(out), "--quiet")
-    assert done.returncode == 2
-    assert "Traceback" not in done.stderr
-    assert all(word in done.stderr.lower() for word in words), done.stderr
+    with pytest.raises(SystemExit) as stop:
+        main(["tensor", "fit", *arguments, "--out", str(out), "--quiet"])
+    told = capsys.readouterr().err
+    assert stop.value.code == 2
+    assert "Traceback" not in told
+    assert all(word in told.lower() for word in words), told
     assert not out.exists()
 
 
 def test_list_names_families_data_sets_and_as_json() -> None:
     text = _run("list").stdout
     assert "families:" in text and "sst" in text
-    sections = json.loads(_run("list", "--json").stdout)
+    sections = json.loads(_run("list", "--json").stdout)["result"]
     assert "tensor" in sections["families"]
     assert "sst" in sections["data sets"]
 
@@ -102,16 +110,26 @@ def test_doctor_finds_nothing_wrong_here() -> None:
 def test_doctor_finds_a_version_out_of_range(monkeypatch: pytest.MonkeyPatch) -> None:
     from probkit.cli import doctor
 
-    monkeypatch.setattr(doctor, "requires", lambda _: ["torch>=99", "no-such-package-here>=1"])
-    monkeypatch.setattr(doctor, "version", _version)
+    monkeypatch.setattr(metadata, "requires", lambda _: ["torch>=99", "no-such-package-here>=1"])
+    monkeypatch.setattr(metadata, "version", _version)
     found = {finding.name: finding for finding in doctor._packages()}
     assert (found["torch"].verdict, found["torch"].remedy) == ("wrong", "needs torch>=99")
     assert found["no-such-package-here"].value == "missing"
 
 
+def test_doctor_finds_a_bad_pair(monkeypatch: pytest.MonkeyPatch) -> None:
+    from probkit.cli import doctor
+
+    found = {"numpy": "2.4.6", "netCDF4": "1.6.5", "nolds": "0.5.2"}
+    monkeypatch.setattr(metadata, "version", found.__getitem__)
+    (pair,) = doctor._bad_pairs()
+    assert (pair.name, pair.value, pair.verdict) == ("numpy + netCDF4", "2.4.6 + 1.6.5", "wrong")
+    assert "netCDF4" in pair.remedy
+
+
 def _version(name: str) -> str:
     if name == "no-such-package-here":
-        raise PackageNotFoundError(name)
+        raise metadata.PackageNotFoundError(name)
     return "2.0"
 
 
@@ -121,7 +139,8 @@ def test_report_is_rendered_again(tmp_path: Path) -> None:
     done = _run("report", str(tmp_path))
     assert done.returncode == 0, done.stderr
     assert "# A run" in done.stdout and (tmp_path / "report.md").exists()
-    assert json.loads(_run("report", str(tmp_path), "--json").stdout)["data"] == {"entries": 3}
+    told = json.loads(_run("report", str(tmp_path), "--json").stdout)
+    assert told["result"]["data"] == {"entries": 3}
 
 
 @pytest.mark.parametrize("text", [None, "{", "[]"])

@@ -3,6 +3,8 @@
 import subprocess
 import sys
 
+from probkit.pde.study import redraw
+
 OWN = """
 import torch
 from probkit.pde import PDE, Box, Condition, Problem, Term
@@ -28,6 +30,8 @@ def test_solve_a_file(tmp_path):
     assert float(done.stdout.split("relative error: ")[1].split()[0]) < 1e-9
     names = {path.name for path in out.iterdir()}
     assert {"manifest.json", "posterior.nc", "report.md", "figures"} <= names
+    again = {path.name for path in redraw(out).values()}
+    assert again == {path.name for path in (out / "figures").iterdir()} >= {"solution.png"}
     again = run("solve", "poisson_mix", "--out", str(out))
     assert again.returncode == 2
     assert "not empty" in again.stderr
@@ -54,7 +58,7 @@ def test_unknown_coefficients_of_a_file(tmp_path):
     done = run("solve", str(tmp_path / "inverse.py"), "--out", str(out))
     assert done.returncode == 0, done.stderr
     assert abs(float(done.stdout.split("theta = ")[1].split()[0]) - 61) < 3
-    assert (out / "figures" / "solution.png").exists()
+    assert (out / "figures" / "solution.png") in redraw(out).values()
 
 
 def test_unknown_problems_name_the_cases(tmp_path):

@@ -3,14 +3,16 @@
 import importlib
 import io
 import json
+import subprocess
 
 import pytest
 
 from benchmarks import frame
 from benchmarks.frame import Context, Line, Row, Target, Unavailable, load_targets, run_rows
-from benchmarks.run import main
+from benchmarks.run import FAMILIES, main
+from benchmarks.store import read, stored_rows, write_row
 
-KEYS = {"id", "what", "figure", "target", "baseline", "ratio", "pass"}
+KEYS = {"id", "key", "what", "figure", "target", "baseline", "ratio", "pass"}
 TARGETS = {
     "T1": {
         "error": Target(1e-3, "<=", "dense", "2026-11-23"),
@@ -88,10 +90,24 @@ def test_quick_sizes_are_not_judged():
 def test_json_has_the_agreed_keys(tmp_path):
     path = tmp_path / "out" / "lines.json"
     run(Line("error", "e", 1e-4), Line("other", "o", 2.0), json_path=path)
-    lines = json.loads(path.read_text())
-    assert set(lines[0]) == KEYS
-    assert set(lines[1]) == KEYS | {"reason"}
+    entry = json.loads(path.read_text())["T1"]
+    lines = entry["lines"]
+    assert {"date", "commit", "machine", "cpu_seconds"} < set(entry)
+    assert set(lines[0]) == KEYS - {"id"}
+    assert set(lines[1]) == KEYS - {"id"} | {"reason"}
     assert lines[0]["pass"] is True and lines[1]["pass"] is None
+
+
+def test_a_run_replaces_its_rows_and_keeps_the_others(tmp_path):
+    path = tmp_path / "lines.json"
+    write_row(path, "T10", [{"id": "T10", "figure": 1.0}], 2.0, "a machine")
+    run(Line("error", "e", 1e-2), json_path=path)
+    run(Line("error", "e", 1e-4), json_path=path)
+    entries = read(path)
+    assert list(entries) == ["T1", "T10"]
+    assert [line["figure"] for line in entries["T1"]["lines"]] == [1e-4]
+    assert entries["T10"]["lines"] == [{"figure": 1.0}]
+    assert stored_rows(path) == {"T1", "T10"}
 
 
 def test_targets_file_is_read_and_every_entry_belongs_to_a_row():
@@ -113,3 +129,22 @@ def test_target_of_the_wrong_form_is_refused(tmp_path):
 def test_unknown_row_is_named(capsys):
     assert main(["tensor", "--only", "T99"]) == 2
     assert "T99" in capsys.readouterr().err
+
+
+def test_all_runs_every_family_in_a_process_of_its_own(monkeypatch):
+    commands = []
+
+    def record(command, check):
+        commands.append(command)
+        return subprocess.CompletedProcess(command, int("tensor" in command))
+
+    monkeypatch.setattr(subprocess, "run", record)
+    assert main(["all", "--quick", "--json", "figures"]) == 1
+    assert [command[3] for command in commands] == FAMILIES
+    assert all(command[4:] == ["--quick", "--json", "figures"] for command in commands)
+
+
+def test_quick_figures_are_not_kept_as_results(capsys):
+    with pytest.raises(SystemExit):
+        main(["tensor", "--only", "T1", "--quick", "--json"])
+    assert "--quick" in capsys.readouterr().err

@@ -9,6 +9,7 @@ import torch
 
 from probkit import plot
 from probkit.errors import DependencyError, ShapeError
+from probkit.fractional.video_figures import plot_frames
 
 GENERATOR = torch.Generator().manual_seed(0)
 
@@ -113,3 +114,12 @@ def test_missing_matplotlib_is_named(tmp_path, monkeypatch):
     monkeypatch.setitem(sys.modules, "matplotlib.figure", None)
     with pytest.raises(DependencyError, match=r"probkit\[plot\]"):
         plot.plot_history({"objective": [1.0]}, tmp_path / "h.png")
+
+
+def test_frames_end_together(tmp_path, figures):
+    rows = {"truth": torch.rand(5, 4, 4, generator=GENERATOR), "predicted": torch.zeros(2, 4, 4)}
+    assert is_png(plot_frames(rows, tmp_path / "frames.png", first=3))
+    (figure,) = figures
+    drawn = [bool(ax.images) for ax in figure.axes]
+    assert drawn == [True] * 5 + [False] * 3 + [True] * 2
+    assert [ax.get_title() for ax in figure.axes[:5]] == ["3", "4", "5", "6", "7"]

@@ -45,7 +45,7 @@ CASES = [
     (Y, A, {"noise": 1e6}, ConfigurationError, ["decibels", "precision", "variance"]),
     (Y, A, {"noise": torch.ones(4, 5)}, ShapeError, ["scalar", "breaks the Kronecker form"]),
     (Y, A, {"noise": "low"}, ConfigurationError, ["'low'", "learn"]),
-    (Y, A, {"order": "K"}, ConfigurationError, ["order", '"C" or "F"']),
+    (Y, A, {"order": "K"}, ConfigurationError, ["order", "one of C, F"]),
     (Y, A, {"method": "lasso"}, ConfigurationError, ["'lasso'", "evidence", "svd"]),
     (Y, A, {"starts": ("flat", "warm")}, ConfigurationError, ["starts", "warm"]),
     (Y, A, {"max_bytes": 100.0}, ConfigurationError, ["byte budget", "36 atoms", "slices"]),

@@ -2,6 +2,7 @@
 
 import sys
 
+import dask
 import distributed
 import pytest
 import torch
@@ -83,3 +84,17 @@ def test_bad_calls_are_refused(job, settings, options, text, tmp_path, monkeypat
 def test_only_fits_are_written(tmp_path):
     (outcome,) = fit_many(jobs.draw, grid(size=[1]), out=tmp_path, backend="serial")
     assert "Only fits can be written" in outcome.error
+
+
+def test_dask_worker_that_dies_is_one_failure():
+    """Also jobs that waited at the worker, which dask gives up with it."""
+    with (
+        dask.config.set({"distributed.scheduler.allowed-failures": 0}),
+        distributed.LocalCluster(
+            n_workers=1, threads_per_worker=1, dashboard_address=None, silence_logs=50
+        ) as cluster,
+        distributed.Client(cluster) as client,
+    ):
+        outcomes = fit_many(jobs.square, grid(x=range(4)), backend="dask", client=client)
+    assert [outcome.result for outcome in outcomes] == [0, 1, None, 9]
+    assert "killed" in outcomes[2].error

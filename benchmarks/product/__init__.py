@@ -1,0 +1,1 @@
+"""Benchmarks of the product as a whole: robustness, long runs, packaging."""

@@ -1,0 +1,211 @@
+"""Checks at the door that every family needs: numbers, words, and arrays of numbers.
+
+Each returns what it checked, so that a check stands where the value is first used, and raises a
+typed error that names the argument, what was got and what was expected. What only one family knows
+(ranks, bounds, faces of a box) is in that family's ``validation``.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable, Sequence
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from probkit.errors import ConfigurationError, DataError, DtypeError, message
+
+__all__ = [
+    "as_real",
+    "as_tensor",
+    "check_choice",
+    "check_finite",
+    "check_positive",
+    "check_whole",
+    "require_choice",
+    "require_not_negative",
+    "require_positive",
+    "unknown",
+]
+
+
+def check_positive(name: str, value: Any) -> float:
+    """A finite positive number as a float.
+
+    Raises:
+        ConfigurationError: anything else; a boolean is no number.
+
+    Example:
+        >>> check_positive("bandwidth", 2)
+        2.0
+    """
+    number = isinstance(value, int | float) and not isinstance(value, bool)
+    if not number or not math.isfinite(value) or value <= 0:
+        raise ConfigurationError(
+            message("This must be a positive number", where=name, got=repr(value), expected="> 0")
+        )
+    return float(value)
+
+
+def check_whole(name: str, value: Any, low: int, high: int, *, even: bool = False) -> int:
+    """An integer in [low, high].
+
+    Raises:
+        ConfigurationError: anything else, or an odd one where ``even``.
+
+    Example:
+        >>> check_whole("height", 3, 1, 24)
+        3
+    """
+    whole = isinstance(value, int) and not isinstance(value, bool)
+    if not whole or not low <= value <= high or (even and value % 2):
+        kind = "an even integer" if even else "an integer"
+        raise ConfigurationError(
+            message(
+                f"This must be {kind}", where=name, got=repr(value), expected=f"[{low}, {high}]"
+            )
+        )
+    return int(value)
+
+
+def check_choice(what: str, name: str, value: Any, choices: Iterable[Any]) -> Any:
+    """One of a few words or values.
+
+    Args:
+        what: the kind of thing, in one word, for the message: "Unknown method".
+        name: the argument.
+        value: what was given.
+        choices: what is possible.
+
+    Raises:
+        ConfigurationError: the value is none of them.
+
+    Example:
+        >>> check_choice("order", "order", "C", ["C", "F"])
+        'C'
+    """
+    known = list(choices)
+    if value not in known:
+        raise unknown(what, name, value, known)
+    return value
+
+
+def unknown(what: str, name: str, value: Any, choices: Iterable[Any]) -> ConfigurationError:
+    """The error of :func:`check_choice`, to raise where a chain of cases ends.
+
+    Example:
+        >>> print(unknown("noise", "kind", "cauchy", ["laplace", "gaussian"]))
+        Unknown noise (kind: got 'cauchy', expected one of laplace, gaussian).
+    """
+    return ConfigurationError(
+        message(
+            f"Unknown {what}",
+            where=name,
+            got=repr(value),
+            expected="one of " + ", ".join(map(str, choices)),
+        )
+    )
+
+
+def as_tensor(value: Any, where: str) -> Tensor:
+    """A tensor of an array, a list, a column or a tensor, detached; its dtype is kept.
+
+    Raises:
+        DtypeError: what is no array of numbers (text, objects, dates).
+
+    Example:
+        >>> as_tensor([1, 2], "y").dtype
+        torch.int64
+    """
+    if isinstance(value, Tensor):
+        return value.detach()
+    try:
+        array = np.asarray(value)
+        if array.dtype.kind not in "fiubc":
+            raise TypeError(str(array.dtype))
+        return torch.as_tensor(np.ascontiguousarray(array).reshape(array.shape))
+    except (TypeError, ValueError) as error:
+        raise DtypeError(
+            message("Not an array of numbers", where=where, got=_kind(value), expected="numbers")
+        ) from error
+
+
+def as_real(value: Any, where: str) -> Tensor:
+    """As :func:`as_tensor`, for values that cannot be complex.
+
+    Raises:
+        DtypeError: complex numbers, or no numbers at all.
+    """
+    found = as_tensor(value, where)
+    if found.is_complex():
+        raise DtypeError(message("Values must be real numbers", where=where, got=str(found.dtype)))
+    return found
+
+
+def check_finite(values: Tensor, where: str, *, remedy: str | None = None) -> Tensor:
+    """The values, none of which is NaN or infinite.
+
+    Raises:
+        DataError: some are; the message counts them and says where the first is.
+
+    Example:
+        >>> check_finite(torch.tensor([1.0, float("nan")]), "y")
+        Traceback (most recent call last):
+        probkit.errors.DataError: 1 values are NaN or infinite, the first at [1] (y: expected ...
+    """
+    bad = ~torch.isfinite(values)
+    if bool(bad.any()):
+        first = [int(i) for i in bad.nonzero()[0]]
+        raise DataError(
+            message(
+                f"{int(bad.sum())} values are NaN or infinite, the first at {first}",
+                where=where,
+                expected="finite numbers",
+                remedy=remedy,
+            )
+        )
+    return values
+
+
+def require_positive(settings: object, *names: str) -> None:
+    """Check that the named attributes are positive.
+
+    Raises:
+        ConfigurationError: one is not; the message names it.
+    """
+    for name in names:
+        value = getattr(settings, name)
+        if not value > 0:
+            raise ConfigurationError(
+                message("A setting must be positive", where=name, got=value, expected="> 0")
+            )
+
+
+def require_choice(settings: object, name: str, choices: Sequence[object]) -> None:
+    """Check that the named attribute is one of some words or values.
+
+    Raises:
+        ConfigurationError: it is not; the message names it.
+    """
+    check_choice("setting", name, getattr(settings, name), choices)
+
+
+def require_not_negative(settings: object, *names: str) -> None:
+    """Check that the named attributes are at least zero.
+
+    Raises:
+        ConfigurationError: one is not; the message names it.
+    """
+    for name in names:
+        value = getattr(settings, name)
+        if not value >= 0:
+            raise ConfigurationError(
+                message("A setting must not be negative", where=name, got=value, expected=">= 0")
+            )
+
+
+def _kind(value: Any) -> str:
+    dtype = getattr(value, "dtype", None)
+    return type(value).__name__ if dtype is None else f"{type(value).__name__} of {dtype}"

@@ -1,0 +1,343 @@
+"""The latent video model: its parts against closed forms, its paths against plain loops."""
+
+import math
+
+import pyro
+import pytest
+import torch
+
+from probkit.errors import ConfigurationError, DataError, DtypeError, ShapeError
+from probkit.fractional import MarkovApproxFBM
+from probkit.fractional.video import LatentVideoModel
+from probkit.fractional.video_batches import EqualBatches, ShuffledVideos
+from probkit.fractional.video_data import MovingDigits, moving_digits
+from probkit.fractional.video_dynamics import LatentDynamics, PathLaw
+from probkit.fractional.video_scores import baseline_psnr, prediction_psnr, psnr
+from probkit.infer import SVI, param_scope, pyro_seed
+
+F64 = torch.float64
+
+
+def small(dynamics=None, **settings):
+    settings = {"widths": (4, 4, 8), "num_features": 8, "num_content": 6} | settings
+    return LatentVideoModel(LatentDynamics(**(SMALL | (dynamics or {}))), **settings)
+
+
+SMALL = {"dim": 4, "num_frames": 6, "num_context": 5, "hidden": 8, "diffusion_width": 4}
+
+
+def stir(module, seed=0, size=0.2):
+    """Weights away from the zeros that some start from."""
+    with pyro_seed(seed), torch.no_grad():
+        for parameter in module.parameters():
+            if parameter.dim():
+                parameter.add_(size * torch.randn_like(parameter))
+    return module
+
+
+# -- data ------------------------------------------------------------------------------------------
+
+
+def test_digits_move_by_the_rules():
+    videos = moving_digits(100, num_frames=12, num_digits=1, seed=3, dtype=F64)
+    # a digit is never cut off, so a video's mass does not change
+    mass = videos.sum((2, 3))
+    assert torch.allclose(mass, mass[:, :1].expand_as(mass), atol=1e-4)
+    grid = torch.arange(32, dtype=F64)
+    rows = (videos.sum(3) * grid).sum(2) / mass
+    moved = rows.diff(dim=1)
+    # whole pixels at a time, of a speed that is at most a sixteenth of the frame
+    assert float((moved - moved.round()).abs().max()) < 1e-3
+    assert float(moved.abs().max()) <= 2 + 1e-3
+    # between walls the velocity stays
+    kept = (moved[:, 1:] - moved[:, :-1]).abs() < 1e-3
+    assert 0.7 < float(kept.double().mean()) < 0.95
+    assert {-2, -1, 0, 1, 2} == set(moved.round().int().flatten().tolist())
+
+
+def test_digits_repeat_with_their_seed_and_splits_differ():
+    assert torch.equal(moving_digits(2, seed=1), moving_digits(2, seed=1))
+    assert not torch.equal(moving_digits(2, seed=1), moving_digits(2, seed=1, split="test"))
+    first, again = (next(iter(MovingDigits(2, num_frames=4, seed=5))) for _ in range(2))
+    assert torch.equal(first, again)
+
+
+@pytest.mark.parametrize(
+    ("settings", "words"),
+    [
+        ({"num_videos": 0}, "num_videos"),
+        ({"num_videos": 1, "size": 20}, "size"),
+        ({"num_videos": 1, "split": "all"}, "split"),
+        ({"num_videos": 1, "num_digits": 0}, "num_digits"),
+    ],
+)
+def test_impossible_digits_are_refused(settings, words):
+    with pytest.raises(ConfigurationError, match=words):
+        moving_digits(settings.pop("num_videos"), **settings)
+
+
+# -- dynamics --------------------------------------------------------------------------------------
+
+
+def test_noise_of_the_path_is_fractional():
+    """Constant coefficients: the covariance of X is that of the process, start included."""
+    dynamics = LatentDynamics(
+        dim=2, second_order=False, hurst=0.3, diffusion=0.7, num_frames=7, hidden=4
+    ).double()
+    path = dynamics.sample(40_000, 6, generator=torch.Generator().manual_seed(0))
+    moved = (path.x[1:] - path.x[0]).detach().permute(2, 1, 0)
+    found = moved.mT @ moved / moved.shape[1]
+    process = MarkovApproxFBM(0.3, num_steps=6, dt=0.1)
+    exact = 0.49 * process.covariance(0.1 * torch.arange(1, 7, dtype=F64))
+    scale = exact.diagonal().sqrt()
+    error = (found - exact) / (scale[:, None] * scale) * math.sqrt(moved.shape[1])
+    assert float(error.abs().max()) < 5  # standard errors are 1 ... sqrt 2 in this unit
+
+
+def test_half_a_hurst_index_is_brownian():
+    """At H = 1/2 the increments of the modes' sum are white; the same law as Brownian noise."""
+    laws = []
+    for settings in ({"noise": "fractional"}, {"noise": "brownian"}):
+        dynamics = stir(LatentDynamics(**SMALL, **settings), seed=4).double()
+        path = dynamics.sample(20_000, 5, generator=torch.Generator().manual_seed(1))
+        laws.append(path.x[-1].detach())
+    # weights differ in shape between the two for the posterior only
+    for moment in (1, 2):
+        first, second = (law**moment for law in laws)
+        error = ((first.var(0) + second.var(0)) / len(first)).sqrt()
+        assert float(((first.mean(0) - second.mean(0)) / error).abs().max()) < 4
+
+
+@pytest.mark.parametrize("substeps", [1, 3])
+@pytest.mark.parametrize("noise", ["fractional", "brownian"])
+def test_gaussian_posterior_against_a_plain_loop(noise, substeps):
+    """The same paths step by step, and a divergence that is the mean of log q - log p."""
+    dynamics = LatentDynamics(**SMALL, noise=noise, num_substeps=substeps)
+    dynamics = stir(dynamics, size=0.05).double()
+    B, T, D, K = 4000, 3, 4, dynamics.noise.size
+    context = torch.randn(T, 5, generator=torch.Generator().manual_seed(2), dtype=F64)
+    start = torch.full((B, 2, D, dynamics.start_size), 0.1, dtype=F64)
+    start[:, 1] = -0.1
+    with torch.no_grad():
+        wide = context.expand(B, -1, -1)
+        path = dynamics.infer(start, wide, generator=torch.Generator().manual_seed(3))
+        # the plain loop
+        generator = torch.Generator().manual_seed(3)
+        first = torch.randn(B, D, K + 2, generator=generator, dtype=F64)
+        white = torch.randn((T - 1) * substeps, B, D, K, generator=generator, dtype=F64)
+        own, size = first.clone(), dynamics.start_size
+        own[..., :size] = 0.1 + math.exp(-0.1) * first[..., :size]
+        ratio = (first[..., :size].square() - own[..., :size].square()).sum((1, 2)) / -2
+        ratio = ratio + 0.1 * D * size
+        terms = dynamics.noise.terms(context)
+        h, decay, _, root = terms.matrices
+        x = dynamics.start_mean + dynamics.start_log_sd.exp() * own[..., 0]
+        y, slope = own[..., 1:-1] @ terms.start_root.mT, terms.slope * own[..., -1]
+        assert torch.allclose(path.x[0], x) and torch.allclose(path.y[0], y)
+        for n in range((T - 1) * substeps):
+            frame, part = divmod(n, substeps)
+            g = context[frame] + part / substeps * (context[frame + 1] - context[frame])
+            expected = y @ (terms.weights * (decay - 1)) + slope * h
+            seen = [x, expected / h**0.5, (y / terms.scale).flatten(1), g.expand(B, 5)]
+            mean, log_sd = dynamics.shift_net(torch.cat(seen, 1)).chunk(2, -1)
+            e = white[n]
+            along = e @ terms.along
+            e = e + (mean + (log_sd.exp() - 1) * along)[..., None] * terms.along
+            # e has mean m and sd v^1/2 along one direction, and is as before across it
+            ratio = ratio + (0.5 * (e.square().sum(-1) - white[n].square().sum(-1)) - log_sd).sum(1)
+            after = y * decay + e @ root.mT
+            moved = (after - y) @ terms.weights + slope * h
+            x = x + dynamics.drift(x) * h + dynamics.diffusion_net(x) * moved
+            y = after
+            assert torch.allclose(path.x[n + 1], x) and torch.allclose(path.y[n + 1], y)
+    gap = ratio - path.kl
+    assert abs(float(gap.mean())) < 4 * float(gap.std()) / B**0.5
+    assert 0.05 < float(path.kl.mean()) < 2
+    # it is a ratio of densities: its inverse has mean 1 under the posterior
+    inverse = (-ratio).exp()
+    assert abs(float(inverse.mean()) - 1) < 4 * float(inverse.std()) / B**0.5
+
+
+@pytest.mark.parametrize("noise", ["fractional", "brownian"])
+def test_control_costs_the_divergence_of_the_white_noise(noise):
+    """u^2 h / 2 bounds the divergence of the modes, and is equal to it for Brownian motion."""
+    dynamics = stir(LatentDynamics(**SMALL, noise=noise, posterior="control")).double()
+    terms = dynamics.noise.terms(torch.zeros(1, dtype=F64))
+    h, _, response, root = terms.matrices
+    # Q is singular to rounding, so its inverse is taken where it is not
+    share = float(response @ torch.linalg.pinv(root @ root.mT, rtol=1e-9) @ response) / h
+    assert share == pytest.approx(1.0) if noise == "brownian" else 0.5 < share < 1.0
+    # the control moves the path by w'response u, as in the solver of probkit.sde
+    start, context = torch.zeros(1, 2, 4, 1, dtype=F64), torch.ones(1, 4, 5, dtype=F64)
+    with torch.no_grad():
+        generator = torch.Generator().manual_seed(3)
+        path = dynamics.infer(start, context, generator=generator)
+        x, y, kl = path.x[0], path.y[0], torch.zeros(1, dtype=F64)
+        generator = torch.Generator().manual_seed(3)
+        torch.randn(1, 4, dynamics.noise.size + 2, generator=generator, dtype=F64)
+        white = torch.randn(3, 1, 4, dynamics.noise.size, generator=generator, dtype=F64)
+        for n in range(3):
+            expected = y @ (terms.weights * (terms.matrices.decay - 1)) + path.slope * h
+            seen = [x, expected / h**0.5, (y / terms.scale).flatten(1), context[:, 0]]
+            u = dynamics.shift_net(torch.cat(seen, 1))
+            after = y * terms.matrices.decay + white[n] @ root.mT + u[..., None] * response
+            moved = (after - y) @ terms.weights + path.slope * h
+            x = x + dynamics.drift(x) * h + dynamics.diffusion_net(x) * moved
+            y, kl = after, kl + 0.5 * h * u.square().sum(-1)
+    assert torch.allclose(path.x[-1], x) and torch.allclose(path.kl, kl)
+
+
+def test_hurst_index_and_all_weights_get_gradients():
+    model = stir(small())
+    frames = moving_digits(3, num_frames=6, seed=0)
+    with param_scope():
+        pyro.infer.Trace_ELBO().differentiable_loss(model.model, model.guide, frames).backward()
+    idle = {n for n, p in model.named_parameters() if p.grad is None or not bool(p.grad.any())}
+    assert idle == set()
+    assert model.dynamics.noise.raw_hurst.dtype == F64  # weights of the noise stay in float64
+
+
+# -- model and guide -------------------------------------------------------------------------------
+
+
+def test_pyro_objective_is_the_bound():
+    """Pyro's ELBO is the mean of ``bound``; frames at random do not change it."""
+    frames = moving_digits(2, num_frames=6, seed=0, dtype=F64)
+    model = stir(small()).double()
+    whole = float(model.bound(frames.repeat(200, 1, 1, 1), seed=0).elbo.mean())
+    elbo, wide = pyro.infer.Trace_ELBO(), frames.repeat(20, 1, 1, 1)
+    for num_decoded, runs in ((None, 4), (2, 12)):
+        model.num_decoded = num_decoded
+        with param_scope(), pyro_seed(1):
+            losses = [elbo.loss(model.model, model.guide, wide) for _ in range(runs)]
+        assert -sum(losses) / runs == pytest.approx(whole, rel=0.02)
+
+
+def test_prior_paths_are_the_models():
+    dynamics = stir(LatentDynamics(**SMALL))
+    with pyro_seed(0):
+        drawn = PathLaw(dynamics, 3, 5).sample((2,))
+    assert drawn.shape == (2, 3, 6, 4, 9) and bool(drawn.isfinite().all())
+    assert PathLaw(dynamics, 3, 5).log_prob(drawn).tolist() == [[0.0] * 3] * 2
+
+
+def test_prediction_goes_on_from_the_posterior():
+    model = stir(small()).double()
+    frames = moving_digits(2, num_frames=6, seed=0, dtype=F64)
+    draws = model.predict(frames[:, :4], 3, num_samples=40, seed=1)
+    assert draws.shape == (40, 2, 3, 32, 32)
+    assert torch.equal(draws, model.predict(frames[:, :4], 3, num_samples=40, seed=1))
+    # draws go apart with time, and frames after the known ones are not looked at
+    assert float(draws[:, :, 2].var(0).mean()) > float(draws[:, :, 0].var(0).mean()) > 0
+
+
+def test_training_raises_the_bound_and_leaves_nothing_global():
+    model = small({"noise": "brownian"}, num_decoded=3)
+    before = float(model.bound(moving_digits(16, num_frames=6, seed=9)).elbo.mean())
+    engine = SVI(
+        steps=40, learning_rate=1e-2, window=10, num_posterior_samples=1, num_diagnostic_samples=0
+    )
+    result = model.fit(MovingDigits(4, num_frames=6), engine=engine, seed=0)
+    after = float(model.bound(moving_digits(16, num_frames=6, seed=9)).elbo.mean())
+    assert after > before + 50
+    assert len(result.history["objective"]) == 40
+    assert len(pyro.get_param_store()) == 0
+
+
+def test_published_settings_make_a_model():
+    """First order, control and L2 weights: the state of Y(0) is the prior's, and all is finite."""
+    settings = {"second_order": False, "posterior": "control", "weights": "l2", "num_substeps": 3}
+    model = stir(small(settings, pooled=True))
+    frames = moving_digits(2, num_frames=4, seed=0)
+    assert model.dynamics.noise.size == 5 and model.dynamics.start_size == 1
+    bound = model.bound(frames)
+    assert bool(bound.elbo.isfinite().all()) and bool((bound.kl > 0).all())
+    assert torch.allclose(bound.elbo, bound.log_likelihood - bound.kl)
+    constant = -0.5 * math.log(math.pi) * frames[0].numel()
+    assert torch.allclose(bound.log_likelihood, constant - bound.squared_error, rtol=1e-4)
+
+
+def test_noise_goes_where_the_states_are():
+    terms = LatentDynamics(**SMALL).noise.terms(torch.empty(1, device="meta"))
+    parts = [*terms.matrices[1:], *terms[1:]]
+    assert {(part.device.type, part.dtype) for part in parts} == {("meta", torch.float32)}
+
+
+# -- batches, scores and bad input -----------------------------------------------------------------
+
+
+def test_scores():
+    truth = torch.zeros(2, 3, 4, 4, dtype=F64)
+    draws = torch.stack([truth + 0.1, truth - 0.1, truth + 0.3])
+    scores = prediction_psnr(draws, truth)
+    assert scores["best"] == pytest.approx(20.0)
+    assert scores["mean"] == pytest.approx(20.0)  # the mean is at .1
+    known = torch.stack([truth[:, 0], truth[:, 0] + 0.2], 1)
+    found = baseline_psnr(known, truth, torch.full((4, 4), 0.01, dtype=F64))
+    assert found == pytest.approx(
+        {"last frame": -20 * math.log10(0.2), "mean of known frames": 20.0, "mean frame": 40.0}
+    )
+    assert float(psnr(truth, truth).min()) == 100.0
+    with pytest.raises(ShapeError, match="draws"):
+        prediction_psnr(draws[:, :1], truth)
+
+
+def test_batches():
+    videos = torch.arange(5.0)[:, None, None, None].expand(5, 3, 4, 4)
+    batches = EqualBatches(ShuffledVideos(videos, 2, seed=0))
+    assert batches.size == 2
+    first, second = ([int(v[0, 0, 0]) for batch in batches for v in batch] for _ in range(2))
+    assert len(set(first)) == 4 and first != second
+    with pytest.raises(ConfigurationError, match="batch_size"):
+        ShuffledVideos(videos, 6, seed=0)
+    with pytest.raises(DataError, match="one size"):
+        list(EqualBatches([videos[:2], videos[:1]]))
+
+
+@pytest.mark.parametrize(
+    ("change", "error", "words"),
+    [
+        (lambda f: (255 * f).byte(), DtypeError, "255"),
+        (lambda f: f[:, :2], ShapeError, "first three"),
+        (lambda f: f[:, :, :16], ShapeError, "32, 32"),
+        (lambda f: f[0], ShapeError, "videos, frames"),
+        (lambda f: 255 * f, DataError, "between 0 and 1"),
+        (lambda f: f.where(f < 0.9, math.nan), DataError, "finite"),
+    ],
+)
+def test_bad_frames_are_refused(change, error, words):
+    frames = change(moving_digits(2, num_frames=4, seed=0))
+    model = small()
+    for use in (model.bound, model.guide, lambda f: model.fit(f, steps=1, batch_size=2)):
+        with pytest.raises(error, match=words):
+            use(frames)
+
+
+@pytest.mark.parametrize(
+    ("settings", "words"),
+    [
+        ({"dim": 3}, "dim"),
+        ({"noise": "white"}, "noise"),
+        ({"posterior": "exact"}, "posterior"),
+        ({"frame_step": 0.0}, "frame_step"),
+        ({"hurst": 1.2}, "urst"),
+    ],
+)
+def test_impossible_dynamics_are_refused(settings, words):
+    with pytest.raises(ConfigurationError, match=words):
+        LatentDynamics(**(SMALL | settings))
+
+
+@pytest.mark.parametrize(
+    ("settings", "words"),
+    [({"widths": (4, 8)}, "widths"), ({"pixel_noise": -1.0}, "pixel_noise")],
+)
+def test_impossible_models_are_refused(settings, words):
+    with pytest.raises(ConfigurationError, match=words):
+        small(**settings)
+
+
+def test_no_prediction_of_nothing():
+    frames = moving_digits(1, num_frames=4, seed=0)
+    with pytest.raises(ConfigurationError, match="num_frames"):
+        small().predict(frames, 0)

@@ -1,0 +1,76 @@
+"""The checks at the door that all families share."""
+
+import math
+
+import numpy as np
+import pytest
+import torch
+
+from probkit.errors import ConfigurationError, DataError, DtypeError
+from probkit.validation import (
+    as_real,
+    as_tensor,
+    check_choice,
+    check_finite,
+    check_positive,
+    check_whole,
+    unknown,
+)
+
+
+@pytest.mark.parametrize("value", [0, -1.0, math.nan, math.inf, True, "1", None, 1j])
+def test_no_positive_number(value):
+    with pytest.raises(ConfigurationError, match="width: got .*expected > 0"):
+        check_positive("width", value)
+
+
+@pytest.mark.parametrize("value", [0, 7, 2.0, True, "3"])
+def test_no_whole_number_of_a_range(value):
+    with pytest.raises(ConfigurationError, match=r"size: got .*expected \[1, 6\]"):
+        check_whole("size", value, 1, 6)
+
+
+def test_good_numbers_pass():
+    assert check_positive("width", np.float64(2.5)) == 2.5
+    assert check_whole("size", 6, 1, 6, even=True) == 6
+    with pytest.raises(ConfigurationError, match="an even integer"):
+        check_whole("size", 5, 1, 6, even=True)
+
+
+def test_choices_are_named_in_the_error():
+    assert check_choice("order", "order", "F", {"C": 1, "F": 2}) == "F"
+    with pytest.raises(ConfigurationError, match="Unknown order .*got 'A', expected one of C, F"):
+        check_choice("order", "order", "A", ("C", "F"))
+    assert "one of 1, 2" in str(unknown("number", "n", 3, (k for k in (1, 2))))
+
+
+def test_arrays_keep_dtype_shape_and_values():
+    backwards = np.arange(6.0, dtype=np.float32).reshape(2, 3)[:, ::-1]
+    found = as_tensor(backwards, "y")
+    assert found.dtype == torch.float32
+    assert found.tolist() == backwards.tolist()
+    assert as_tensor(np.float64(2.0), "y").shape == ()
+    tensor = torch.ones(2, requires_grad=True)
+    assert not as_tensor(tensor, "y").requires_grad
+    assert as_tensor(np.array([1j]), "y").is_complex()
+
+
+@pytest.mark.parametrize(
+    "value", [["a"], [object()], np.array(["2020-01-01"], "M8[D]"), [[1], [1, 2]]]
+)
+def test_what_is_no_array_of_numbers(value):
+    with pytest.raises(DtypeError, match="Not an array of numbers .*y"):
+        as_tensor(value, "y")
+
+
+def test_complex_is_not_real():
+    with pytest.raises(DtypeError, match="real numbers"):
+        as_real(np.array([1j]), "y")
+
+
+def test_the_first_bad_value_is_located():
+    values = torch.zeros(2, 3)
+    assert check_finite(values, "y") is values
+    values[1, 2] = math.inf
+    with pytest.raises(DataError, match=r"1 values.*first at \[1, 2\] \(y.*Remedy: drop it"):
+        check_finite(values, "y", remedy="drop it")
