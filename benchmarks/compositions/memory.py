@@ -25,6 +25,8 @@ def coverage(context: Context) -> Iterator[Line]:
         held = [_held(y, memory=key == "memory") for y in series]
         share = sum(held) / replications
         yield Line(key, f"coverage, {what} assumed, {replications} series", share)
+    share = float(_held_integrated(series).double().mean())
+    yield Line("integrated", f"coverage, H integrated out, {replications} series", share)
     few, many = context.size(2000, 200), context.size(16_000, 1600)
     growth = _seconds(many) / _seconds(few)
     yield Line("growth", f"scaled Markov kernel plus noise, {many} over {few} times", growth)
@@ -63,6 +65,30 @@ def _held(y: Tensor, *, memory: bool) -> bool:
     with torch.no_grad():
         _, slope, covariance = weighted()
     return bool(slope[1].abs() < 1.645 * math.sqrt(float(covariance[1, 1])))
+
+
+def _held_integrated(series: Tensor) -> Tensor:
+    """As ``_held``, averaged over the posterior of H under a uniform prior, (series,)."""
+    steps = torch.arange(_NUM, dtype=torch.float64)[:, None]
+    design = torch.cat([torch.ones_like(steps), steps / _NUM - 0.5], 1)
+    logs, slopes, variances = [], [], []
+    for hurst in torch.linspace(0.4, 0.99, 40).tolist():
+        covariance = FractionalNoiseKernel(hurst).double()(steps).to_dense().detach()
+        root = torch.linalg.cholesky(covariance)
+        both = torch.cat([design, series.mT], 1)
+        white = torch.linalg.solve_triangular(root, both, upper=False)
+        x, y = white[:, :2], white[:, 2:]
+        precision = x.mT @ x
+        slope = torch.linalg.solve(precision, x.mT @ y)
+        square = (y - x @ slope).square().sum(0)
+        fixed = root.diagonal().log().sum() + 0.5 * torch.logdet(precision)
+        logs.append(-fixed - 0.5 * (_NUM - 2) * square.log())
+        slopes.append(slope[1])
+        variances.append(square / (_NUM - 2) * torch.linalg.inv(precision)[1, 1])
+    weight, slope = torch.stack(logs).softmax(0), torch.stack(slopes)
+    mean = (weight * slope).sum(0)
+    variance = (weight * (torch.stack(variances) + (slope - mean).square())).sum(0)
+    return mean.abs() < 1.645 * variance.sqrt()
 
 
 def _seconds(size: int) -> float:
