@@ -1,0 +1,1 @@
+"""Compositions of several families: what each gains over its parts."""
