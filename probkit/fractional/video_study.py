@@ -63,7 +63,7 @@ class VideoSettings:
     num_known: int = 10
     dynamics: dict[str, Any] = field(default_factory=dict)
     model: dict[str, Any] = field(default_factory=lambda: {"num_decoded": 8, "widths": (8, 16, 32)})
-    steps: int = 1200
+    steps: int = 3000
     batch_size: int = 16
     num_test: int = 128
     num_draws: int = 50
