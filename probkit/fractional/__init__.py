@@ -10,10 +10,12 @@ from probkit.fractional.learning import PathMarginal
 from probkit.fractional.model import hurst_model, series_log_likelihood
 from probkit.fractional.neural_drift import NeuralDrift
 from probkit.fractional.sde import FractionalSDE, SDEPath
+from probkit.fractional.time_varying import TimeVaryingHurst
 from probkit.fractional.video import LatentVideoModel
 from probkit.fractional.video_data import MovingDigits, moving_digits
 from probkit.fractional.video_dynamics import LatentDynamics
 from probkit.statespace.fractional import MarkovApproxFBM
+from probkit.statespace.multifractal import MultifractionalBM
 
 __all__ = [
     "ControlGuide",
@@ -27,9 +29,11 @@ __all__ = [
     "MarkovApproxFBM",
     "MarkovGaussianGuide",
     "MovingDigits",
+    "MultifractionalBM",
     "NeuralDrift",
     "PathMarginal",
     "SDEPath",
+    "TimeVaryingHurst",
     "hurst_model",
     "moving_digits",
     "series_log_likelihood",
