@@ -44,6 +44,8 @@ CLAIMS = (
     Claim("pde", "P18", "error", "high-frequency solution, relative error", "Chebyshev"),
     Claim("pde", "P22", "line_time", "high-frequency solution", "published scheme", "s"),
     Claim("fractional", "R8", "batch", "likelihoods, 100 series by 49 indices", "Cholesky", "s"),
+    Claim("fractional", "R7", "dfa_0.3", "error of the Hurst index, H = .3", "DFA"),
+    Claim("fractional", "R7", "l2_0.3", "the same", "published weights"),
     Claim("fractional", "R10", "direct", "gradient of a fractional SDE", "torchsde", "ms"),
     Claim("similarity", "D13", "opendp", "discrete Gaussian noise, times faster", "OpenDP"),
     Claim("similarity", "D18", "faster", "a private query, times faster", "published tree"),
