@@ -70,7 +70,8 @@ class TimeVaryingHurst:
             ``scale`` (sd of the local process over one unit of time, with a time axis if varying),
             ``noise`` (sd), and of each varying curve ``NAME_lengthscale`` (user's unit),
             ``NAME_amplitude`` and ``NAME_knots``. Diagnostics: ``log_evidence``, ``khat``,
-            ``num_missing``, ``clamped`` (share of the curvature that was convex and set to 0).
+            ``num_missing``, ``clamped`` (share of the curvature that was convex and set to 0),
+            ``warnings`` (curves that change faster than their knots allow).
 
     Raises:
         ConfigurationError: an unknown word or a setting out of range.
