@@ -10,6 +10,7 @@ from probkit.fractional.learning import PathMarginal
 from probkit.fractional.model import hurst_model, series_log_likelihood
 from probkit.fractional.neural_drift import NeuralDrift
 from probkit.fractional.sde import FractionalSDE, SDEPath
+from probkit.fractional.time_varying import TimeVaryingHurst
 from probkit.fractional.video import LatentVideoModel
 from probkit.fractional.video_data import MovingDigits, moving_digits
 from probkit.fractional.video_dynamics import LatentDynamics
@@ -30,6 +31,7 @@ __all__ = [
     "NeuralDrift",
     "PathMarginal",
     "SDEPath",
+    "TimeVaryingHurst",
     "hurst_model",
     "moving_digits",
     "series_log_likelihood",

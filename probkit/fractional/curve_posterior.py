@@ -22,7 +22,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from probkit.fractional.curves import Curve, prior_root
-from probkit.infer import Laplace
+from probkit.infer import FitResult, Laplace
 from probkit.infer.importance import WeightedDraws
 from probkit.infer.loop import run_loop
 from probkit.infer.mode_search import ModeSearch
@@ -191,7 +191,9 @@ class CurvePosterior:
         clamped = -eigenvalues.clamp_max(0).sum() / eigenvalues.abs().sum()
         return {"A": A, "h": h, "constant": constant, "clamped": clamped, "mode": mode}
 
-    def _hyper_search(self, expansion: Expansion, start: Tensor, draws: int, seed: int = 0) -> object:
+    def _hyper_search(
+        self, expansion: Expansion, start: Tensor, draws: int, seed: int = 0
+    ) -> FitResult:
         engine = Laplace(num_posterior_samples=1, num_diagnostic_samples=draws, tolerance=1e-4)
         return engine.fit(_Hyper(self, expansion, start), seed=seed)
 

@@ -1,4 +1,4 @@
-"""``TimeVaryingHurst``: how roughness changes in time, with a band; the door for measured series."""
+"""``TimeVaryingHurst``: how roughness changes in time, with a band; for measured series."""
 
 from __future__ import annotations
 
@@ -40,7 +40,7 @@ class TimeVaryingHurst:
     ``y(t_n) = x(t_n) + noise`` or increments of x, where x is one of two processes::
 
         increment   dx = sum_k w_k(H(t)) dY_k      its increments have the local law
-        level       x(t) = w(H(t))'(Y(t) - Y(0))   multifractional Brownian motion from the first time
+        level       x(t) = w(H(t))'(Y(t) - Y(0))   multifractional Brownian motion
 
     (see :mod:`probkit.statespace.multifractal`). H(t) is a smooth curve through knots, on the
     logistic scale between the ends of the law table, with a Gaussian-process prior whose length and

@@ -7,8 +7,8 @@ since the origin, the level ``x`` of :mod:`.varying_filter` moves by::
     increment   w_n'(Y_n - Y_(n-1)) + v_n h_n s
     level       w_n'(Y_n - Y_0) - w_(n-1)'(Y_(n-1) - Y_0) + (v_n t_n - v_(n-1) t_(n-1)) s
 
-so that its loadings are ``(a - 1) w_n``, or ``a w_n - w_(n-1)`` with ``w_(n-1) - w_n`` on the static
-states Y_0. The first observed level has a flat prior; what it leaves is its noise.
+so that its loadings are ``(a - 1) w_n``, or ``a w_n - w_(n-1)`` with ``w_(n-1) - w_n`` on the
+static states Y_0. The first observed level has a flat prior; what it leaves is its noise.
 
 The table's slope makes up the variance of one step, which changes sign with the error of the fit
 and so has a root with kinks in H. Here ``v(H)^2`` is the power of unit fractional noise below the
