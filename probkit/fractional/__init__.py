@@ -15,6 +15,7 @@ from probkit.fractional.video import LatentVideoModel
 from probkit.fractional.video_data import MovingDigits, moving_digits
 from probkit.fractional.video_dynamics import LatentDynamics
 from probkit.statespace.fractional import MarkovApproxFBM
+from probkit.statespace.multifractal import MultifractionalBM
 
 __all__ = [
     "ControlGuide",
@@ -28,6 +29,7 @@ __all__ = [
     "MarkovApproxFBM",
     "MarkovGaussianGuide",
     "MovingDigits",
+    "MultifractionalBM",
     "NeuralDrift",
     "PathMarginal",
     "SDEPath",

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -42,9 +43,10 @@ class TimeVaryingHurst:
         increment   dx = sum_k w_k(H(t)) dY_k      its increments have the local law
         level       x(t) = w(H(t))'(Y(t) - Y(0))   multifractional Brownian motion
 
-    (see :mod:`probkit.statespace.multifractal`). H(t) is a smooth curve through knots, on the
-    logistic scale between the ends of the law table, with a Gaussian-process prior whose length and
-    size are learned; so is the logarithm of the scale. Nested Laplace integrates all of them.
+    (see :mod:`probkit.statespace.multifractal`; the origin of ``level`` is the first time). H(t) is
+    a smooth curve through knots, on the logistic scale between the ends of the law table, with a
+    Gaussian-process prior whose length and size are learned; so is the logarithm of the scale.
+    Nested Laplace integrates all of them.
 
     Args:
         kind: "levels" or "increments": what the values are.
@@ -220,9 +222,7 @@ class TimeVaryingHurst:
         """Write the result (``FitResult.save``)."""
         return self.result_.save(directory)
 
-    def _scaled(self) -> Any:
-        from dataclasses import replace
-
+    def _scaled(self) -> Series:
         s, unit = self.series_, self._unit
         return replace(s, values=s.values / unit, first=s.first / unit)
 

@@ -1,212 +1,234 @@
-"""Hurst indices that change in time: laws by definition, the filter against dense algebra, H(t)."""
+"""A Hurst index that changes in time: filter against dense covariances, and the estimator."""
 
 import math
 
 import pytest
 import torch
+from torch.distributions import MultivariateNormal
 
-from probkit.errors import ConfigurationError, DataError
-from probkit.fractional import TimeVaryingHurst, series_log_likelihood
+from probkit.errors import ConfigurationError, DataError, NotPositiveDefiniteError, ShapeError
+from probkit.fractional import (
+    MultifractionalBM,
+    TimeVaryingHurst,
+    series_log_likelihood,
+    varying_filter,
+)
 from probkit.fractional.series import prepare_series
-from probkit.fractional.varying import VaryingSeries, split_gaps
+from probkit.fractional.varying import VaryingSeries, slope_deviation, split_gaps, step_ends
 from probkit.fractional.varying_filter import filter_by_torch, filter_varying
 from probkit.infer import FitResult
-from probkit.statespace.multifractal import MultifractionalBM
-from probkit.statespace.multifractal_law import (
-    field_covariance,
-    hurst_points,
-    multifractional_covariance,
-    sample_multifractional,
-)
+from probkit.statespace.fractional_noise import sample_fgn
 
-F64 = torch.float64
-UNEVEN = torch.tensor([0.02, 0.05, 0.06, 0.1, 0.2, 0.21, 0.35, 0.5, 0.55, 0.8, 1.0], dtype=F64)
+F64 = {"dtype": torch.float64}
+DEFINITIONS = ("increment", "level")
+CASES = [("levels", False), ("levels", True), ("increments", False)]
 
 
-def rising(t):
-    return 0.3 + 0.4 * t
+def example(kind, uneven, count=2, size=30):
+    increments = sample_fgn(0.4, size, count, seed=0)
+    values = increments if kind == "increments" else increments.cumsum(1)
+    generator = torch.Generator().manual_seed(1)
+    times = 2 * torch.arange(size, **F64)
+    if uneven:
+        times = (0.5 + torch.rand(size, generator=generator, **F64)).cumsum(0)
+    values[:, 7:9] = math.nan
+    values[:, 20] = math.nan
+    return prepare_series(values, times, kind)
 
 
-def states(process, times):
-    """Covariance of all modes at 0 and at the times, by stationarity of each pair; (T K, T K)."""
-    g = process.rates
-    t = torch.cat([times.new_zeros(1), times])
-    gram = 1 / (g[:, None] + g)
-    lag = t[:, None] - t
-    first = torch.exp(-g * lag.clamp_min(0)[..., None])  # decay of the later one
-    second = torch.exp(-g * (-lag).clamp_min(0)[..., None])
-    block = gram * first[..., :, None] * second[..., None, :]
-    return block.permute(0, 2, 1, 3).reshape(len(t) * len(g), -1)
+def parameters(series, definition, low=0.2, high=0.9):
+    points = VaryingSeries(series, definition).points
+    x = torch.linspace(0, 1, len(points), **F64)
+    hurst = low + (high - low) * torch.sin(2.5 * x)
+    return hurst, 0.3 * torch.cos(4 * x) - 0.2
 
 
-@pytest.mark.parametrize("definition", ["increment", "level"])
-def test_covariance_is_that_of_the_definition(definition):
-    process = MultifractionalBM(rising, definition=definition, num_steps=100, dt=0.01)
-    weights, slope = process.loadings(UNEVEN)
-    size, K = len(UNEVEN), len(process.rates)
-    rows = torch.zeros(size, size + 1, K, dtype=F64)
-    steps = torch.cat([UNEVEN[:1], UNEVEN.diff()])
-    for i in range(size):
-        if definition == "level":
-            rows[i, i + 1], rows[i, 0] = weights[i], -weights[i]
-        else:
-            rows[i, i + 1], rows[i, i] = weights[i], -weights[i]
-    rows = rows.reshape(size, -1)
-    tilt = slope * (UNEVEN if definition == "level" else steps)
-    if definition == "increment":
-        rows, tilt = rows.cumsum(0), tilt.cumsum(0)
-    expected = rows @ states(process, UNEVEN) @ rows.mT + tilt[:, None] * tilt
-    torch.testing.assert_close(process.covariance(UNEVEN), expected, rtol=1e-9, atol=1e-12)
+def dense(series, definition, hurst, log_scale, noise):
+    """By the closed covariance of the process, its slope exchanged for the smooth one."""
+    elapsed = torch.tensor(series.elapsed, **F64)
+    scale = log_scale.exp()
+    if definition == "level":
+        hurst, scale = hurst[1:], scale[1:]  # the first time has level 0
+    process = MultifractionalBM(lambda _: hurst, definition=definition, num_steps=series.span, dt=1)
+    C = process.covariance(elapsed)
+    _, slope = process.loadings(elapsed)
+    gaps = series.gaps
+    ours = slope_deviation(hurst, process.rates[0])
+    if definition == "level":
+        C = C - torch.outer(slope * elapsed, slope * elapsed)
+        C = (C + torch.outer(ours * elapsed, ours * elapsed)) * scale[:, None] * scale
+        steps = differences(C)
+    else:
+        steps = differences(C) - torch.outer(slope * gaps, slope * gaps)
+        steps = (steps + torch.outer(ours * gaps, ours * gaps)) * scale[:, None] * scale
+        C = steps.cumsum(0).cumsum(1)
+    eye, seen = torch.eye(len(C), **F64), series.observed
+    if series.increments:
+        total, values = steps + noise * eye, series.values
+    else:  # a flat first level leaves its noise in all differences to it
+        total, values = C + noise * (eye + 1), series.values - series.first[:, None]
+    law = MultivariateNormal(torch.zeros(int(seen.sum()), **F64), total[seen][:, seen])
+    return law.log_prob(values[:, seen]).sum()
 
 
-@pytest.mark.parametrize("definition", ["increment", "level"])
-def test_the_markov_form_is_near_the_exact_law(definition):
-    times = torch.arange(1, 201, dtype=F64) / 200
-    process = MultifractionalBM(rising, definition=definition, num_steps=200, dt=1 / 200)
-    at = hurst_points(times, definition)
-    exact = multifractional_covariance(rising(at), times, definition=definition)
-    gap = (process.covariance(times) - exact).abs().max() / exact.diagonal().max()
-    assert float(gap) < 0.02
+def differences(C):
+    return torch.nn.functional.pad(C, (1, 0, 1, 0)).diff(dim=0).diff(dim=1)
 
 
-def test_the_field_of_equal_indices_is_fractional_brownian_motion():
-    t = torch.tensor([0.3, 0.7, 1.1], dtype=F64)
-    for hurst in (0.2, 0.5, 0.8):
-        h = torch.full_like(t, hurst)
-        found = field_covariance(h[:, None], t[:, None], h, t)
-        power = 2 * hurst
-        expected = (t[:, None] ** power + t**power - (t[:, None] - t).abs() ** power) / 2
-        torch.testing.assert_close(found, expected, rtol=1e-9, atol=1e-12)
+@pytest.mark.parametrize("definition", DEFINITIONS)
+@pytest.mark.parametrize(("kind", "uneven"), CASES)
+@pytest.mark.parametrize("noise", [0.0, 0.3])
+def test_likelihood_is_that_of_the_dense_covariance(kind, uneven, definition, noise):
+    series = example(kind, uneven)
+    hurst, log_scale = parameters(series, definition)
+    noise = torch.tensor(noise, **F64)
+    found = VaryingSeries(series, definition).log_likelihood(hurst, log_scale, noise)
+    wanted = dense(series, definition, hurst, log_scale, noise)
+    torch.testing.assert_close(found, wanted, rtol=1e-9, atol=0)
 
 
-def problem(definition, *, missing=True, kind="levels"):
-    """A short noisy series at uneven times with a gap, and parameters at its points."""
-    times = torch.arange(1, 31, dtype=F64) / 30
-    keep = torch.ones(30, dtype=torch.bool)
-    if kind == "levels":
-        keep[[4, 5, 17]] = False
-    y = sample_multifractional(rising(times), times, 2, seed=1)
-    if kind == "increments":
-        y = torch.cat([y[:, :1], y.diff(dim=1)], 1)
-    values, points = y[:, keep].clone(), times[keep]
-    if missing:
-        values[:, 7] = torch.nan
-    series = prepare_series(values, points, kind)
-    return VaryingSeries(series, definition), series
+@pytest.mark.parametrize("definition", DEFINITIONS)
+@pytest.mark.parametrize(("kind", "uneven"), CASES)
+def test_gradient_is_that_of_finite_differences(kind, uneven, definition):
+    series = example(kind, uneven)
+    varying = VaryingSeries(series, definition)
+    noise = torch.tensor(0.3, **F64)
+    inputs = [x.requires_grad_() for x in (*parameters(series, definition), noise)]
+    assert torch.autograd.gradcheck(varying.log_likelihood, inputs, rtol=1e-5)
 
 
-@pytest.mark.parametrize("kind", ["levels", "increments"])
-@pytest.mark.parametrize("definition", ["increment", "level"])
-def test_likelihood_is_that_of_the_dense_gaussian(definition, kind):
-    varying, series = problem(definition, kind=kind)
-    hurst = (0.2 + 0.6 * torch.linspace(0, 1, len(varying.points), dtype=F64)).requires_grad_()
-    log_scale = (0.3 * torch.sin(varying.points)).requires_grad_()
-    noise = torch.tensor(0.2, dtype=F64, requires_grad=True)
-    found = varying.log_likelihood(hurst, log_scale, noise)
-    u, g = varying._loadings(hurst, log_scale)
-    torch_pieces = filter_by_torch(
-        varying._problem, u, g, noise, torch.zeros_like(noise) if series.increments else noise
-    )
-    native = filter_varying(
-        varying._problem, u, g, noise, torch.zeros_like(noise) if series.increments else noise
-    )
-    for one, other in zip(native, torch_pieces, strict=True):
-        torch.testing.assert_close(one, other, rtol=1e-10, atol=1e-10)
-    number, count = len(series.values), int(series.observed.sum())
-    log_variance, quadratic = torch_pieces
-    by_torch = -0.5 * (number * (count * math.log(2 * math.pi) + log_variance) + quadratic.sum())
-    torch.testing.assert_close(found, by_torch)
-    own = torch.autograd.grad(found, (hurst, log_scale, noise))
-    reference = torch.autograd.grad(by_torch, (hurst, log_scale, noise))
-    for one, other in zip(own, reference, strict=True):
-        torch.testing.assert_close(one, other, rtol=1e-7, atol=1e-8)
-    dense = _dense(varying, series, hurst.detach(), log_scale.detach(), noise.detach())
-    torch.testing.assert_close(found.detach(), dense, rtol=1e-8, atol=1e-8)
+@pytest.mark.skipif(varying_filter._library() is None, reason="there is no C++ compiler")
+@pytest.mark.parametrize(("kind", "uneven"), CASES)
+def test_native_filter_is_the_one_in_torch_operations(kind, uneven):
+    series = example(kind, uneven)
+    varying = VaryingSeries(series, "increment")
+    u, g = varying._loadings(*parameters(series, "increment"))
+    firsts = [torch.tensor(value, **F64) for value in (0.3, 0.2)]
+    inputs = [x.detach().requires_grad_() for x in (u, g, *firsts)]
+    pieces, grads = [], []
+    for function in (filter_varying, filter_by_torch):
+        log_variance, quadratic = function(varying._problem, *inputs)
+        pieces.append((log_variance, quadratic))
+        weight = torch.tensor([1.0, -0.4], **F64)
+        total = 0.7 * log_variance + weight @ quadratic
+        grads.append(torch.autograd.grad(total, inputs, allow_unused=True))
+    torch.testing.assert_close(*pieces, rtol=1e-10, atol=1e-10)
+    for native, slow in zip(*grads, strict=True):
+        torch.testing.assert_close(native, torch.zeros_like(native) if slow is None else slow)
 
 
-def _dense(varying, series, hurst, log_scale, noise):
-    """The same Gaussian from the modes' joint covariance; levels relative to their first value."""
-    u, g = varying._loadings(hurst, log_scale)
-    p = varying._problem
-    n, steps = u.shape[1], len(u)
-    # white parts: modes at the start, then the noise of every step
-    P = torch.block_diag(p.covariance, *(p.Q[i] for i in p.index))
-    size = n * (steps + 1)
-    mode = torch.zeros(n, size, dtype=F64)
-    mode[:, :n] = torch.eye(n, dtype=F64)
-    level, rows = torch.zeros(size, dtype=F64), []
-    for i in range(steps):
-        fresh = torch.zeros(n, size, dtype=F64)
-        fresh[:, n * (i + 1) : n * (i + 2)] = torch.eye(n, dtype=F64)
-        level = p.keep * level + u[i] @ mode + g[i] @ fresh
-        mode = p.a[p.index[i]][:, None] * mode + fresh
-        rows.append(level)
-    seen = torch.stack(rows)[series.observed]
-    covariance = seen @ P @ seen.mT + noise * torch.eye(len(seen), dtype=F64)
-    if p.keep:  # the error of the first level is in all of them
-        covariance = covariance + noise
-    law = torch.distributions.MultivariateNormal(torch.zeros(len(seen), dtype=F64), covariance)
-    y = series.values[:, series.observed] - (series.first[:, None] if p.keep else 0)
-    return law.log_prob(y).sum()
+@pytest.mark.parametrize("definition", DEFINITIONS)
+@pytest.mark.parametrize(("kind", "uneven"), CASES)
+@pytest.mark.parametrize(("hurst", "nats"), [(0.15, 1e-8), (0.5, 1e-8), (0.65, 0.01), (0.85, 0.05)])
+def test_a_constant_index_is_the_existing_filter(kind, uneven, definition, hurst, nats):
+    series = example(kind, uneven)
+    varying = VaryingSeries(series, definition)
+    flat = torch.ones(len(varying.points), **F64)
+    log_scale, log_noise = torch.tensor(-0.3, **F64), torch.tensor(-1.5, **F64)
+    noise = (log_noise + 2 * log_scale).exp()
+    found = varying.log_likelihood(hurst * flat, log_scale * flat, noise)
+    index = torch.tensor(hurst, **F64)
+    wanted = series_log_likelihood(series, index, log_scale, log_noise, None)
+    assert abs(float(found - wanted)) < nats
 
 
-@pytest.mark.parametrize("kind", ["levels", "increments"])
-@pytest.mark.parametrize("hurst", [0.25, 0.5])
-def test_a_constant_index_gives_the_likelihood_of_the_stationary_filter(hurst, kind):
-    varying, series = problem("increment", kind=kind)
-    h, log_scale = torch.tensor(hurst, dtype=F64), torch.tensor(-0.4, dtype=F64)
-    ratio = torch.tensor(-1.0, dtype=F64)
-    expected = series_log_likelihood(series, h, log_scale, ratio, None)
-    ones = torch.ones_like(varying.points)
-    noise = torch.exp(ratio + 2 * log_scale)
-    found = varying.log_likelihood(h * ones, log_scale * ones, noise)
-    torch.testing.assert_close(found, expected, rtol=1e-5, atol=1e-3)  # another slope, see there
+def test_long_gaps_are_split_without_change_of_the_law():
+    series = example("levels", uneven=True)
+    parts = split_gaps(series, 0.4)
+    assert len(parts.gaps) > len(series.gaps)
+    assert parts.num_observed == series.num_observed
+    torch.testing.assert_close(step_ends(parts)[-1], step_ends(series)[-1])
+    noise, found = torch.tensor(0.1, **F64), []
+    for one in (series, parts):
+        flat = torch.ones(len(one.gaps), **F64)
+        varying = VaryingSeries(one, "increment")
+        found.append(varying.log_likelihood(0.4 * flat, 0 * flat, noise))
+    torch.testing.assert_close(*found)
 
 
-def test_long_gaps_are_split():
-    times = torch.tensor([0.0, 0.1, 0.2, 1.2, 1.3, 1.4, 1.5, 1.6, 1.7], dtype=F64)
-    series = split_gaps(prepare_series(torch.rand(9, dtype=F64), times, "levels"), 0.3)
-    assert float(series.gaps.max() * series.step) <= 0.3 + 1e-9
-    assert int(series.observed.sum()) == 8
-    assert float(series.gaps.sum() * series.step) == pytest.approx(1.7)
+def test_a_variance_that_is_not_positive_is_an_error():
+    series = example("levels", uneven=False)
+    varying = VaryingSeries(series, "increment")
+    u, g = varying._loadings(*parameters(series, "increment"))
+    nothing = torch.zeros((), **F64)
+    for function in (filter_varying, filter_by_torch):
+        with pytest.raises(NotPositiveDefiniteError, match="observation 0"):
+            function(varying._problem, 0 * u, 0 * g, nothing, nothing)
 
 
-def test_a_rising_index_is_found_and_survives_saving(tmp_path):
-    times = torch.arange(1, 401, dtype=F64) / 400
-    y = sample_multifractional(rising(times), times, 1, seed=3)[0]
-    settings = {"noise": False, "scale": "constant", "num_knots": 5, "max_rounds": 4}
-    model = TimeVaryingHurst("levels", num_diagnostic_samples=50, **settings).fit(y, times)
-    found = model.predict(torch.tensor([0.1, 0.5, 0.9], dtype=F64))
-    assert bool(((found["mean"] - rising(torch.tensor([0.1, 0.5, 0.9]))).abs() < 0.1).all())
-    assert bool((found["quantiles"][0] < found["quantiles"][1]).all())
-    assert model.compare() > 3
-    back = FitResult.load(model.save(tmp_path / "saved"))
-    mean = model.result_.posterior.mean()["hurst"]
-    assert torch.equal(back.posterior.mean()["hurst"], mean)
-    assert model.plot(tmp_path / "hurst.png").exists()
-    with pytest.raises(ConfigurationError, match="within the span"):
-        model.predict([2.0])
+@pytest.fixture(scope="module")
+def path():
+    times = torch.linspace(1 / 400, 1, 400, **F64)
+    process = MultifractionalBM(lambda t: 0.3 + 0.4 * t, num_steps=400, dt=1 / 400)
+    return process.sample(times, 1, seed=0)[0], times
 
 
-@pytest.mark.parametrize(
-    ("settings", "match"),
-    [
-        ({"definition": "both"}, "definition"),
-        ({"scale": "free"}, "scale"),
-        ({"hurst": "free"}, "hurst"),
-        ({"num_knots": 3}, "num_knots"),
-        ({"num_samples": 0}, "num_samples"),
-    ],
-)
-def test_impossible_settings_are_named(settings, match):
-    with pytest.raises(ConfigurationError, match=match):
-        TimeVaryingHurst("levels", **settings)
+@pytest.fixture(scope="module")
+def fitted(path):
+    settings = {"num_knots": 5, "num_samples": 300, "num_diagnostic_samples": 50}
+    return TimeVaryingHurst("levels", noise=False, **settings).fit(*path)
 
 
-def test_bad_series_are_refused_before_any_work():
+def test_recovers_a_rising_index(fitted):
+    points = torch.linspace(0.1, 0.9, 9, **F64)
+    found = fitted.predict(points)
+    truth = 0.3 + 0.4 * points
+    assert float((found["mean"] - truth).abs().mean()) < 0.08
+    low, high = found["quantiles"]
+    assert int(((low < truth) & (truth < high)).sum()) >= 6
+    assert bool((found["sd"] > 0).all())
+    assert fitted.result_.diagnostics["khat"] < 0.7
+    assert fitted.compare() > 0
+
+
+def test_the_unit_of_values_does_not_matter():
+    y = sample_fgn(0.7, 200, 1, seed=3)[0]
+    settings = {"hurst": "constant", "scale": "constant", "num_diagnostic_samples": 20}
+    first, second = (TimeVaryingHurst("increments", **settings).fit(x * y).result_ for x in (1, 50))
+    for name, factor in (("hurst", 1), ("scale", 50), ("noise", 50)):
+        mean = first.posterior.mean()[name] * factor
+        torch.testing.assert_close(second.posterior.mean()[name], mean, rtol=1e-3, atol=0)
+    evidence = [one.diagnostics["log_evidence"] for one in (first, second)]
+    assert evidence[0] - evidence[1] == pytest.approx(200 * math.log(50), abs=1e-2)
+
+
+def test_result_is_kept_and_drawn(fitted, tmp_path):
+    loaded = FitResult.load(fitted.save(tmp_path / "fit"))
+    draws = fitted.result_.posterior.draws
+    assert set(loaded.posterior.draws) == set(draws)
+    torch.testing.assert_close(loaded.posterior.draws["hurst"], draws["hurst"])
+    assert draws["hurst"].shape == (1, 300, len(fitted.times_))
+    assert fitted.plot(tmp_path / "hurst.png").stat().st_size > 1000
+
+
+def test_constant_index_and_scale_of_increments_with_noise():
+    y = sample_fgn(0.7, 300, 1, seed=3)[0] * 4
+    model = TimeVaryingHurst("increments", hurst="constant", scale="constant", num_samples=300)
+    found = model.fit(y).result_.posterior
+    assert found.draws["hurst"].shape == (1, 300, 101)
+    assert float(found.draws["hurst"].std(-1).max()) < 1e-12
+    mean = found.mean()
+    assert float(mean["hurst"][0]) == pytest.approx(0.7, abs=0.15)
+    assert float(mean["scale"]) == pytest.approx(4, rel=0.3)
+
+
+def test_wrong_settings_are_errors_that_name_them():
+    for name in ("definition", "scale", "hurst"):
+        with pytest.raises(ConfigurationError, match=name):
+            TimeVaryingHurst("levels", **{name: "nonsense"})
     with pytest.raises(ConfigurationError, match="kind"):
-        TimeVaryingHurst("both")
+        TimeVaryingHurst("paths")
+    with pytest.raises(ConfigurationError, match="num_knots"):
+        TimeVaryingHurst("levels", num_knots=3)
+    with pytest.raises(ConfigurationError, match="num_samples"):
+        TimeVaryingHurst("levels", num_samples=0)
+
+
+def test_wrong_data_are_errors_that_name_them(fitted):
+    model = TimeVaryingHurst("levels")
+    with pytest.raises(ShapeError, match="y"):
+        model.fit(torch.ones(3))
     with pytest.raises(DataError, match="increasing"):
-        TimeVaryingHurst("levels").fit(torch.rand(9), torch.zeros(9))
-    with pytest.raises(ConfigurationError, match="out of range|outside"):
-        MultifractionalBM(lambda t: 2 + t, num_steps=10).covariance(torch.tensor([1.0, 2.0]))
+        model.fit(torch.arange(10.0), torch.zeros(10))
+    with pytest.raises(ConfigurationError, match="times"):
+        fitted.predict([2.0])
