@@ -52,7 +52,7 @@ GLOBAL_SETTERS = frozenset(
 )
 # Where a setting is put back at once, or belongs to a process of its own.
 SCOPED = {
-    "probkit/infer/seeding.py": ("np.random.seed", "random.seed"),
+    "probkit/infer/seeding.py": ("np.random.seed", "random.seed", "torch.manual_seed"),
     "probkit/infer/sweeps.py": ("torch.set_num_threads",),
     "probkit/testing.py": ("torch.manual_seed",),
 }

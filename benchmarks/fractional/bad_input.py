@@ -207,7 +207,7 @@ def _not_finite() -> bool:
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", ProbkitWarning)
         found = fit(guide.model, y, engine=engine)
-    kept = bool(drift.rate.isfinite()) and float(drift.rate) < -0.7
+    kept = bool(drift.rate.isfinite()) and float(drift.rate.detach()) < -0.7
     told = found.status is Status.NON_FINITE and "step" in found.detail
     return told and kept and isinstance(found.posterior, PointEstimate)
 

@@ -22,9 +22,10 @@ from torch import Tensor
 from probkit.fractional.batch_filter import filter_batch
 from probkit.fractional.series import Series
 from probkit.fractional.system import fractional_system
+from probkit.random import Seed, as_generator
 from probkit.statespace.fractional_tables import HURST_RANGE
 
-__all__ = ["NOISE_RANGE", "GridPosterior", "grid_posterior", "reversion_range"]
+__all__ = ["NOISE_RANGE", "GridPosterior", "draw_grid", "grid_posterior", "reversion_range"]
 
 NOISE_RANGE = (math.log(1e-3), math.log(1e4))
 _MASS = 1e-5
@@ -73,6 +74,29 @@ def grid_posterior(
     fine = [_support(coarse, axis, span) for axis, span in enumerate(ranges)]
     counts = [1 if hurst is not None else size, *([25] * (len(ranges) - 1))]
     return _evaluate(series, fine, counts, noise, reversion)
+
+
+def draw_grid(grid: GridPosterior, num_samples: int, seed: Seed) -> dict[str, Tensor]:
+    """Draws of all series in step units, (1, draw, series) by site; uniform inside the cells."""
+    generator = as_generator(seed)
+    index = torch.multinomial(grid.weight, num_samples, True, generator=generator)
+    coordinates = {"hurst": grid.hurst}
+    if grid.log_noise is not None:
+        coordinates["log_noise"] = grid.log_noise
+    if grid.log_reversion is not None:
+        coordinates["log_reversion"] = grid.log_reversion
+    draws = {}
+    for name, values in coordinates.items():
+        unique = torch.unique(values)
+        cell = float(unique.diff().mean()) if len(unique) > 1 else 0.0
+        jitter = torch.rand(index.shape, generator=generator, dtype=torch.float64) - 0.5
+        inside = values[index] + cell * jitter
+        draws[name] = inside.clamp(float(unique[0]), float(unique[-1]))
+    shape = torch.full(index.shape, grid.num_observed / 2, dtype=torch.float64)
+    gamma = torch._standard_gamma(shape, generator)
+    square = grid.quadratic.gather(1, index) / 2 / gamma
+    draws["log_scale"] = 0.5 * torch.log(square)
+    return {name: value.mT[None] for name, value in draws.items()}
 
 
 def reversion_range(series: Series) -> tuple[float, float]:

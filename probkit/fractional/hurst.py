@@ -15,7 +15,7 @@ from torch import Tensor
 from probkit.errors import CheckpointError, ConfigurationError, FitWarning, message
 from probkit.fractional.encoder import HurstEncoder
 from probkit.fractional.figures import plot_hurst
-from probkit.fractional.grid import GridPosterior, grid_posterior
+from probkit.fractional.grid import GridPosterior, draw_grid, grid_posterior
 from probkit.fractional.model import hurst_model, log_scale
 from probkit.fractional.posterior import Clock, HurstPosterior, select_series
 from probkit.fractional.series import Series, prepare_series
@@ -305,7 +305,9 @@ class HurstModel:
             self.series_, noise=self.noise, reversion=self.reversion, size=self.grid_size
         )
         self.grid_ = found
-        posterior = self._in_user_units(DrawsPosterior(self._draw(found)))
+        posterior = self._in_user_units(
+            DrawsPosterior(draw_grid(found, self.num_samples, self.seed))
+        )
         history = {
             "objective": np.array([float(found.log_evidence.sum())]),
             "segment": np.array([0.0]),
@@ -322,28 +324,6 @@ class HurstModel:
         )
         diagnostics = {"log_evidence": found.log_evidence.tolist(), "grid_points": len(found.hurst)}
         return FitResult(Status.CONVERGED, posterior, history, diagnostics, record)
-
-    def _draw(self, grid: GridPosterior) -> dict[str, Tensor]:
-        """Draws of all series in step units; uniform inside the cells of the grid."""
-        generator = as_generator(self.seed)
-        index = torch.multinomial(grid.weight, self.num_samples, True, generator=generator)
-        coordinates = {"hurst": grid.hurst}
-        if grid.log_noise is not None:
-            coordinates["log_noise"] = grid.log_noise
-        if grid.log_reversion is not None:
-            coordinates["log_reversion"] = grid.log_reversion
-        draws = {}
-        for name, values in coordinates.items():
-            unique = torch.unique(values)
-            cell = float(unique.diff().mean()) if len(unique) > 1 else 0.0
-            jitter = torch.rand(index.shape, generator=generator, dtype=torch.float64) - 0.5
-            inside = values[index] + cell * jitter
-            draws[name] = inside.clamp(float(unique[0]), float(unique[-1]))
-        shape = torch.full(index.shape, grid.num_observed / 2, dtype=torch.float64)
-        gamma = torch._standard_gamma(shape, generator)
-        square = grid.quadratic.gather(1, index) / 2 / gamma
-        draws["log_scale"] = 0.5 * torch.log(square)
-        return {name: value.mT[None] for name, value in draws.items()}  # (chain, draw, series)
 
     def _in_user_units(self, posterior: Any) -> HurstPosterior:
         """Sites of the user: scale per unit of time, noise sd, reversion per unit of time."""

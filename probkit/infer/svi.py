@@ -258,7 +258,6 @@ class SVI:
             program.load_best(outcome.state)
             learned = {n: v.detach().clone() for n, v in pyro.get_param_store().items()}
             draws, weighed = self._finish(program, outcome.generator_state)
-
         checked = (model, arguments, learned)
         # a model without unknowns of its own, whose parameters were maximised, has no draws
         values = {name: value[None] for name, value in draws.items()}
@@ -376,18 +375,15 @@ class SVI:
     def _stopping(self) -> StoppingRule | None:
         rules = [] if self.stopping is None else [self.stopping]
         if not rules and self.patience is not None:
-            rules.append(ImprovementPatience(self.window, self.patience))
+            rules = [ImprovementPatience(self.window, self.patience)]
         if self.max_seconds is not None:
             rules.append(SecondsBudget(self.max_seconds))
         return FirstOf(tuple(rules)) if rules else None
 
     def _status(self, outcome: LoopOutcome) -> Status:
-        ran_out = outcome.status is Status.MAX_STEPS
-        return (
-            Status.CONVERGED
-            if ran_out and settled(outcome.history["objective"])
-            else outcome.status
-        )
+        if outcome.status is Status.MAX_STEPS and settled(outcome.history["objective"]):
+            return Status.CONVERGED
+        return outcome.status
 
     def _elbo(self) -> Any:
         return getattr(pyro.infer, self.elbo)(

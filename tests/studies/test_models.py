@@ -144,6 +144,14 @@ def test_fractional_bridge(tmp_path):
 
 
 @pytest.mark.slow
+def test_hurst_volatility(tmp_path):
+    scores = run("hurst_volatility.py", tmp_path)
+    (simulated,) = (rows for label, rows in scores.items() if label.startswith("simulated"))
+    assert simulated["without noise"]["mean"] < simulated["with noise"]["mean"]
+    assert len(list(tmp_path.glob("*.png"))) == 2
+
+
+@pytest.mark.slow
 def test_fractional_drift(tmp_path):
     scores = run("fractional_drift.py", tmp_path, "--paths", "2")["drift"]
     assert all(abs(found["importance_gap"]) < 1 for found in scores.values())
