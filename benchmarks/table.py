@@ -46,6 +46,7 @@ CLAIMS = (
     Claim("fractional", "R8", "batch", "likelihoods, 100 series by 49 indices", "Cholesky", "s"),
     Claim("fractional", "R7", "dfa_0.3", "error of the Hurst index, H = .3", "DFA"),
     Claim("fractional", "R7", "l2_0.3", "the same", "published weights"),
+    Claim("fractional", "R17", "increment", "error of H(t) from one path", "ten windows"),
     Claim("fractional", "R10", "direct", "gradient of a fractional SDE", "torchsde", "ms"),
     Claim("similarity", "D13", "opendp", "discrete Gaussian noise, times faster", "OpenDP"),
     Claim("similarity", "D18", "faster", "a private query, times faster", "published tree"),
