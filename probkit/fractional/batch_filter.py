@@ -1,4 +1,4 @@
-"""The filter of :mod:`.likelihood` for many parameters and series, forward only, in native code.
+"""The filter of ``likelihood`` for many parameters and series, forward only, in native code.
 
 Variances do not depend on data, so a parameter's variances and gains are computed once, for as
 many parameters at a time as a vector register holds numbers; the means of all series then run
@@ -29,7 +29,7 @@ __all__ = ["filter_batch"]
 
 
 def filter_batch(system: FractionalSystem, series: Series) -> FilterPieces:
-    """:func:`.likelihood.filter_series` of a batch of parameters (G,), without derivatives.
+    """``likelihood.filter_series`` of a batch of parameters (G,), without derivatives.
 
     Where there is no C++ compiler, on other devices and for other dtypes it is that function.
 

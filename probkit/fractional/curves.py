@@ -1,6 +1,6 @@
 """Smooth unknown functions of time by knots, with a Gaussian-process prior whose size is learned.
 
-A curve is ``f(t) = B(t) u``: u its values at M even knots, B the natural cubic spline through them.
+A curve is ``f(t) = B(t) u``: u its values at M even knots, B the natural cubic spline::
 
     u ~ N(centre, wide^2 11' + alpha^2 M52(|t - t'| / l)),   M52: Matern 5/2 of variance one
 

@@ -6,7 +6,7 @@ training at a new series. Draws of the proposal then get the weights
 
     log w = log p(y | H, noise) + log p(H, noise) - log q(H, noise | y)
 
-with the exact likelihood of :mod:`.grid`, the scale integrated out; Pareto k-hat says whether the
+with the exact likelihood of ``grid``, the scale integrated out; Pareto k-hat says whether the
 weights can be trusted. Unknowns are proposed on the logit scale of their ranges by Student's t
 distributions, that of the noise around a line in the index. The network sees increments through
 convolutions and through the variances of sums over 1, 2, 4, ... of them.

@@ -9,7 +9,7 @@ the score with the value; with bars for what is held constant, the function
 
 has the value and the first derivatives of ``f`` under every transform. Second ones it has not:
 :func:`can_apply` says where first ones suffice.
-Cost: that of :mod:`.native_filter` with its score, for every point of the batch.
+Cost: that of ``native_filter`` with its score, for every point of the batch.
 """
 
 from __future__ import annotations

@@ -22,7 +22,7 @@ class HurstLaw(torch.nn.Module):
 
     Example:
         >>> law = HurstLaw(dist.Uniform(torch.tensor(0.2, dtype=torch.float64), 0.8))
-        >>> round(float(law.median), 3)
+        >>> round(float(law.median.detach()), 3)
         0.5
     """
 

@@ -1,4 +1,4 @@
-"""The filter of :mod:`.likelihood` in native code, with an exact gradient by its adjoint.
+"""The filter of ``likelihood`` in native code, with an exact gradient by its adjoint.
 
 Python costs a hundred microseconds a step of the filter and three times that for its gradient;
 native code costs one and three. Forward, means and covariances are kept; backward, with bars for
@@ -6,7 +6,7 @@ derivatives of the value,
 
     bar P = a (bar P') a' + sym(bar(Pb) b'),   bar Q = bar P' + bar(QC) C',   bar S = ...
 
-step by step from the last observation, as in :mod:`.likelihood`'s recursion read backwards. The
+step by step from the last observation, as in ``likelihood``'s recursion read backwards. The
 derivative ends at what makes the filter (transitions, loadings, first moments); torch goes on from
 there to whatever they depend on. There is one set of parameters, no batch of them.
 Cost: n^2 a step and n a step and series, in memory too.

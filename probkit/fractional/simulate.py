@@ -1,6 +1,6 @@
 """Draws of observations given parameters: futures of a series, and series like it.
 
-Both are walks of the state-space model of :mod:`.likelihood`, one for each parameter draw: from the
+Both are walks of the state-space model of ``likelihood``, one for each parameter draw: from the
 filtered state after the data, or from the state that the first level leaves open. Steps are exact.
 Cost: K^2 a step and draw, K^3 a distinct length of a step and draw.
 """

@@ -2,7 +2,7 @@
 
 With the modes Y of the law table, their weights ``w_n`` (times the scale) for the Hurst index of
 step n, the static slope s of standard deviation ``v_n``, step lengths ``h_n`` and times ``t_n``
-since the origin, the level ``x`` of :mod:`.varying_filter` moves by::
+since the origin, the level ``x`` of ``varying_filter`` moves by::
 
     increment   w_n'(Y_n - Y_(n-1)) + v_n h_n s
     level       w_n'(Y_n - Y_0) - w_(n-1)'(Y_(n-1) - Y_0) + (v_n t_n - v_(n-1) t_(n-1)) s

@@ -5,7 +5,7 @@ only. The level x goes on (keep = 1), or is an increment that starts afresh (kee
 
     m' = a m + xi,  xi ~ N(0, Q),     x' = keep x + u'm + g'xi,     y = x' + e,  e ~ N(0, r)
 
-Both definitions of a process with a time-varying Hurst index have this form (:mod:`.varying`).
+Both definitions of a process with a time-varying Hurst index have this form (``varying``).
 With P the covariance of m, c that of m with x, p the variance of x::
 
     c1 = a (P u + keep c) + Q g,   p1 = u'P u + 2 keep u'c + keep p + g'Q g,   S = p1 + r

@@ -1,4 +1,4 @@
-"""Blocks of optimisation steps in native code: the compiled form of :class:`.elbo.ElboProgram`.
+"""Blocks of optimisation steps in native code: the compiled form of ``elbo.ElboProgram``.
 
 Guide and model are run once with fake tensors while their operations are recorded, from the flat
 vector of unconstrained parameters to the ELBO and its gradient; the recording becomes C++ with
@@ -49,7 +49,7 @@ class CompiledElbo:
         clip_norm: float = 0.0,
         weight_decay: float = 0.0,
     ) -> tuple[State, Tensor, bool]:
-        """Up to ``len(rates)`` steps from a state of :class:`.elbo.ElboProgram`.
+        """Up to ``len(rates)`` steps from a state of ``elbo.ElboProgram``.
 
         Args:
             state: parameters and moments.

@@ -1,7 +1,7 @@
 """The loss of an ELBO program as a function of one flat vector of unconstrained parameters.
 
-As such it can be recorded (:mod:`.compiled_elbo`), differentiated by ``torch.func`` and mapped over
-many vectors at once (:mod:`.starting_points`). What has no reparametrised draw has no such form.
+As such it can be recorded (``compiled_elbo``), differentiated by ``torch.func`` and mapped over
+many vectors at once (``starting_points``). What has no reparametrised draw has no such form.
 """
 
 from __future__ import annotations

@@ -8,7 +8,7 @@ With z the unknowns on the real line, d of them,
     flow         z = T_2(T_1(m + s e))                two inverse autoregressive layers
 
 and e standard normal. Unlike Pyro's autoguides they know their sites from a
-:class:`.site_layout.SiteLayout`, so that a saved fit draws anew without model and data.
+``site_layout.SiteLayout``, so that a saved fit draws anew without model and data.
 
 Sources: Kucukelbir et al., JMLR 18 (2017); Ong, Nott & Smith, JCGS 27 (2018); Kingma et al.,
 NeurIPS 2016 (flows, by Pyro's transforms). Cost of a draw: the number of parameters.

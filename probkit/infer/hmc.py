@@ -1,8 +1,8 @@
 """Hamiltonian Monte Carlo with many chains at once, for any Pyro model with continuous unknowns.
 
-The model is traced once to a graph of its potential (:mod:`.potential`) and sampled by trajectories
-whose lengths are known in advance (:mod:`.trajectories`), in native code where there is a C++
-compiler. What is adapted is adapted from all chains together (:mod:`.many_chains`). Chains share
+The model is traced once to a graph of its potential (``potential``) and sampled by trajectories
+whose lengths are known in advance (``trajectories``), in native code where there is a C++
+compiler. What is adapted is adapted from all chains together (``many_chains``). Chains share
 one step size and one metric: where the right step size differs from place to place (a funnel),
 ``NUTS`` or another parametrisation serves better, and the result says so.
 

@@ -1,8 +1,8 @@
 """The state and the steps of many-chain Hamiltonian Monte Carlo.
 
 A step of the loop is a block of trajectories. In the warm-up every trajectory adapts step size and
-length (:mod:`.tuning`); at four points, ever further apart, the metric is set from the draws since
-the last one (:mod:`.metric`). Trajectories are kept short until the metric has been set twice:
+length (``tuning``); at four points, ever further apart, the metric is set from the draws since
+the last one (``metric``). Trajectories are kept short until the metric has been set twice:
 before that, their length in units of the posterior sd is unknown.
 """
 

@@ -1,6 +1,6 @@
 """Multifractional Brownian motion as a Gauss-Markov process: a Hurst index that changes in time.
 
-The modes of :mod:`.fractional` do not know H, only their weights do. With ``dY_k = -g_k Y_k dt +
+The modes of ``fractional`` do not know H, only their weights do. With ``dY_k = -g_k Y_k dt +
 dW``, ``w(H)`` the weights, and ``v(H)`` the standard deviation of the static slope s::
 
     level       B(t)  = w(H(t))' (Y(t) - Y(0)) + v(H(t)) t s

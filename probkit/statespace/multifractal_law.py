@@ -15,7 +15,7 @@ The two processes that a function H(t) makes of it differ::
 Where ``q`` is near one the second part of G is ``0/0`` up to a multiple of x, which no increment
 sees; it is subtracted. Source: S. A. Stoev and M. S. Taqqu, Stochastic Processes and their
 Applications 116 (2006), where G's constants are given for kernels of both sides.
-Cost: N^2, and N^3 for draws; the reference for :mod:`.multifractal`.
+Cost: N^2, and N^3 for draws; the reference for ``multifractal``.
 """
 
 from __future__ import annotations

@@ -1,7 +1,7 @@
 """From a functional ATen graph to one C++ function.
 
 Every node becomes a number in a variable, a strided view of a buffer, or a member of a fused loop
-(:mod:`.loops`). Views cost nothing. Buffers lie in one workspace whose layout is fixed at compile
+(``loops``). Views cost nothing. Buffers lie in one workspace whose layout is fixed at compile
 time, so that the function allocates nothing. An operation without a rule raises
 :class:`Unsupported`, and the caller runs the model eagerly instead.
 """
