@@ -89,6 +89,12 @@ def _kinds_swapped() -> bool:
     return sums and bare and noisy
 
 
+def _mean_of_increments() -> bool:
+    noise = sample_fgn(0.3, 100, 1, seed=2)[0]
+    far = _warns(lambda: _fit(noise + 5, kind="increments"), "mean of zero", "subtract")
+    return far and not _warns(lambda: _fit(noise + 1, kind="increments"), "mean of zero")
+
+
 def _times() -> bool:
     y, grid = _series(), torch.arange(60, dtype=F64)
     unsorted, equal = grid.clone(), grid.clone()
@@ -222,6 +228,7 @@ CHECKS: dict[str, Callable[[], bool]] = {
     "a Hurst index outside its range, or NaN": _index_off_range,
     "no kind, or an unknown one": _kind_required,
     "levels for increments, and the reverse": _kinds_swapped,
+    "increments far from mean zero": _mean_of_increments,
     "unsorted and duplicate times": _times,
     "numbers among dates": _mixed_units,
     "missing and infinite values": _missing_and_infinite,

@@ -23,6 +23,8 @@ __all__ = ["Series", "prepare_series"]
 _MIN_LENGTH = 8
 _FAR_BEYOND = 4
 _EVEN = 1e-6
+_FAR_MEAN = 3.0
+"""in standard deviations: what the mean of a long-memory series hardly ever reaches"""
 _INDICES = (0.1, 0.3, 0.5, 0.7, 0.9)
 
 
@@ -156,6 +158,7 @@ def _increments(values: Tensor, observed: Tensor, gaps: Tensor, step: float, las
     number = int((~observed).sum())
     clean = torch.nan_to_num(values)
     series = Series(clean, observed, ones, elapsed, zeros, True, step, number, last)
+    _warn_of_mean(values[:, observed])
     _warn_beyond(series)
     return series
 
@@ -196,6 +199,21 @@ def _check_variation(values: Tensor) -> None:
         raise DataError(
             message("A series has zero variance", where="y", got=f"series {int(constant[0])}")
         )
+
+
+def _warn_of_mean(values: Tensor) -> None:
+    """Increments have mean zero in the model, and any other looks like the longest memory."""
+    mean, sd = values.mean(1), values.std(1)
+    far = torch.nonzero(mean.abs() > _FAR_MEAN * sd)
+    if len(far):
+        index = int(far[0])
+        text = message(
+            "Increments are far from a mean of zero, which the model takes for long memory",
+            where="y",
+            got=f"series {index}: mean {float(mean[index]):.4g}, sd {float(sd[index]):.4g}",
+            remedy='subtract the mean first (--center on the command line), or check kind="levels"',
+        )
+        warnings.warn(text, FitWarning, stacklevel=5)
 
 
 def _warn_beyond(series: Series) -> None:

@@ -51,6 +51,7 @@ class HurstStudy:
         column: of the values; None for the last one (bundled: the target).
         time: of the times, numbers or dates; None for row numbers (bundled: the first input).
         noise, reversion: as of :class:`HurstModel`.
+        center: subtract the mean of increments first; forecasts have it again.
         horizon: steps to forecast; a step is the smallest distance of two times.
         seed: of draws.
         smoke: look at the last 300 values only, on a coarse grid.
@@ -63,6 +64,7 @@ class HurstStudy:
     time: str | None = None
     noise: bool = True
     reversion: bool = False
+    center: bool = False
     horizon: int = 20
     seed: int = 0
     smoke: bool = False
@@ -82,15 +84,16 @@ class HurstStudy:
         if self.smoke:
             times, y = times[-_SMOKE:], y[-_SMOKE:]
         unit = _unit(table)
+        mean = float(y.nanmean()) if self.center else 0.0
         yield (
             f"{table.name}: {len(y)} {self.kind} of {table.target}, "
             f"{int(y.isnan().sum())} missing; times: {table.inputs[0]}, unit of time: {unit}"
         )
-        with warnings.catch_warnings(record=True) as caught:
-            warnings.simplefilter("always", ProbkitWarning)
-            model.fit(y, times)
-            bare = self._model(False).fit(y, times) if self.noise else None
-        told = list(dict.fromkeys(str(w.message) for w in caught))
+        told = _fit(model, y - mean, times)
+        bare = self._model(False) if self.noise else None
+        if bare is not None:
+            less = _fit(bare, y - mean, times)
+            told += [f"with noise left out: {text}" for text in less if text not in told]
         yield from (f"warning: {text}" for text in told)
         model.result_.diagnostics["warnings"] = told
         model.save(self.out)
@@ -110,7 +113,7 @@ class HurstStudy:
             **fit_sections(model.result_),
             "diagnostics": {
                 **{f"log Bayes factor, {name}": value for name, value in factors.items()},
-                **self._forecast(model, table),
+                **self._forecast(model, table, mean),
                 "warnings": told,
             },
             "figures": relative_figures(self._draw(model, table, unit), self.out),
@@ -128,6 +131,14 @@ class HurstStudy:
         )
 
     def _check(self) -> None:
+        if self.center and self.kind == "levels":
+            raise ConfigurationError(
+                message(
+                    "Only increments have a mean to subtract; levels have one of their own",
+                    where="--center",
+                    remedy="leave it out, or say --kind increments",
+                )
+            )
         if self.horizon < 1:
             raise ConfigurationError(
                 message("A forecast has a step", where="--horizon", got=self.horizon, expected=">0")
@@ -138,6 +149,7 @@ class HurstStudy:
         return {
             "source": DATASETS.get(self.data, self.data),
             "values": f"{num} {self.kind} of {table.target}",
+            **({"mean subtracted": "yes"} if self.center else {}),
             "missing": model.result_.diagnostics["num_missing"],
             "times": table.inputs[0],
             "unit of time": unit,
@@ -153,11 +165,12 @@ class HurstStudy:
         steps = torch.arange(1, self.horizon + 1, dtype=torch.float64)
         return model.series_.last_time + model.series_.step * steps
 
-    def _forecast(self, model: HurstModel, table: Table) -> dict[str, str]:
+    def _forecast(self, model: HurstModel, table: Table, level: float) -> dict[str, str]:
         """Writes ``forecast.csv``; returns the last line of it in words."""
         ahead = self._ahead(model)
         found = model.predict(ahead, quantiles=_LEVELS)
-        low, high = found["quantiles"]
+        low, high = found["quantiles"] + level
+        found["mean"] = found["mean"] + level
         columns = {table.inputs[0]: _dates(ahead, table), "mean": found["mean"], "sd": found["sd"]}
         write_table(self.out / "forecast.csv", {**columns, "q5": low, "q95": high})
         mean, bottom, top = (float(part[-1]) for part in (found["mean"], low, high))
@@ -181,6 +194,14 @@ def redraw(directory: Path) -> dict[str, Path]:
     """
     path = directory / "figures" / "posterior.png"
     return {_CAPTIONS["posterior"]: HurstModel.load(directory).plot(path, what="posterior")}
+
+
+def _fit(model: HurstModel, y: Tensor, times: Tensor) -> list[str]:
+    """Fit; returns what was warned of."""
+    with warnings.catch_warnings(record=True) as caught:
+        warnings.simplefilter("always", ProbkitWarning)
+        model.fit(y, times)
+    return list(dict.fromkeys(str(w.message) for w in caught))
 
 
 def load_series(data: str, column: str | None = None, time: str | None = None) -> Table:

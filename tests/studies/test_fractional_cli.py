@@ -77,3 +77,15 @@ def test_columns_of_a_file(table):
         load_series(str(table), time="when")
     with pytest.raises(DataError, match="no such data set or file"):
         load_series("sp5000")
+
+
+def test_the_mean_of_increments_is_subtracted_on_request(tmp_path):
+    study = HurstStudy("nile", tmp_path / "out", "increments", noise=False, center=True, smoke=True)
+    list(study.run())
+    report = json.loads((tmp_path / "out" / "report.json").read_text(encoding="utf-8"))
+    assert 0.7 < report["estimates"]["hurst"]["mean"] < 0.9
+    assert report["diagnostics"]["warnings"] == []
+    first = (tmp_path / "out" / "forecast.csv").read_text().splitlines()[1].split(",")
+    assert 600 < float(first[1]) < 1000  # of the river's flow, not of its deviation
+    with pytest.raises(ConfigurationError, match="--center"):
+        next(HurstStudy("nile", tmp_path / "other", "levels", center=True).run())
