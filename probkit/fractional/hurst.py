@@ -42,9 +42,8 @@ class HurstModel:
     stationary fractional Ornstein-Uhlenbeck process), at even or uneven times, with missing values.
 
     Args:
-        kind: "levels" or "increments": what the values are. There is no default, because a
-            mistake here is the commonest cause of a wrong Hurst index. Increments have mean zero:
-            subtract theirs if it is not.
+        kind: "levels" or "increments" (of mean zero): what the values are. There is no default,
+            because a mistake here is the commonest cause of a wrong Hurst index.
         noise: whether values carry independent noise besides the process. Leaving it out where
             there is noise biases the index towards 0.
         reversion: whether the level reverts to a mean.
