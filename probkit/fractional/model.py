@@ -24,7 +24,7 @@ from torch import Tensor
 
 from probkit.fractional.batch_filter import filter_batch
 from probkit.fractional.grid import NOISE_RANGE, reversion_range
-from probkit.fractional.likelihood import filter_quickly
+from probkit.fractional.quick_filter import filter_quickly
 from probkit.fractional.series import Series
 from probkit.fractional.system import FractionalSystem, fractional_system
 from probkit.statespace.fractional_tables import HURST_RANGE
