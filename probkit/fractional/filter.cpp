@@ -305,21 +305,30 @@ struct Filter {
   }
 };
 
-// runs `job` with the filter of the right width
+// registers of a row with that many modes
+constexpr int64_t registers(int64_t modes) { return (modes + kStatic + W - 1) / W; }
+
+// runs `job` with the filter of the right width: of the tables, also with the five modes of a
+// reversion, or any
 template <typename Job>
 auto with_filter(const Problem& p, Job job) {
-  switch ((p.M + kStatic + W - 1) / W) {
-    case 2: { Filter<2> filter(p); return job(filter); }
-    case 3: { Filter<3> filter(p); return job(filter); }
-    case 4: { Filter<4> filter(p); return job(filter); }
-    default: { Filter<0> filter(p); return job(filter); }
+  constexpr int64_t plain = registers(8), reverting = registers(13);
+  if (registers(p.M) == plain) {
+    Filter<plain> filter(p);
+    return job(filter);
   }
+  if (registers(p.M) == reverting) {
+    Filter<reverting> filter(p);
+    return job(filter);
+  }
+  Filter<0> filter(p);
+  return job(filter);
 }
 
 }  // namespace
 
 // numbers in a padded row
-extern "C" int64_t padded(int64_t modes) { return (modes + kStatic + W - 1) / W * W; }
+extern "C" int64_t padded(int64_t modes) { return registers(modes) * W; }
 
 // states that are kept of N steps
 extern "C" int64_t kept(int64_t steps) { return (steps + kSegment - 1) / kSegment; }

@@ -47,8 +47,8 @@ __all__ = [
 class NativeData(NamedTuple):
     """What a filter is given besides its system.
 
-    ``gaps`` are the distinct ones, ``gap_index`` which of them each step has, ``seen`` the loading of
-    the slope on each step's observation, ``first`` the first levels.
+    ``gaps`` are the distinct ones, ``gap_index`` which of them each step has, ``seen`` the loading
+    of the slope on each step's observation, ``first`` the first levels.
     """
 
     gaps: Float[Tensor, " G"]

@@ -11,10 +11,12 @@ from probkit.fractional import batch_filter, native_filter, series_log_likelihoo
 from probkit.fractional.batch_filter import filter_batch
 from probkit.fractional.likelihood import filter_series
 from probkit.fractional.model import log_scale
+from probkit.fractional.native_system import quick_system
 from probkit.fractional.quick_filter import filter_quickly, native_pieces
 from probkit.fractional.series import prepare_series
 from probkit.fractional.system import FractionalSystem, fractional_system
 from probkit.statespace.fractional_noise import sample_fgn
+from probkit.statespace.fractional_tables import law_table
 
 F64 = {"dtype": torch.float64}
 NATIVE = native_filter._library() is not None
@@ -221,3 +223,30 @@ def test_the_operator_keeps_the_rules_of_torch():
         (*points, *data),
         test_utils=("test_schema", "test_faketensor"),
     )
+
+
+@needs_compiler
+@pytest.mark.parametrize("index", [0.03, 0.3, 0.6, 0.62, 0.97])
+@pytest.mark.parametrize("theta", [None, 0.05, "close"])
+def test_the_native_system_is_that_of_torch(index, theta):
+    if theta == "close":  # 1e-3 of the reversion away from a rate
+        theta = float(law_table(500)[0][3]) * (1 + 1e-3)
+    hurst = torch.tensor(index, **F64, requires_grad=True)
+    rate = None if theta is None else torch.tensor(theta, **F64, requires_grad=True)
+    wanted = [hurst] if rate is None else [hurst, rate]
+    noise = torch.zeros((), **F64)
+
+    def weighted(system):
+        return sum((x * torch.linspace(1, 2, x.numel(), **F64)).square().sum() for x in system[:3])
+
+    pairs = []
+    for build in (quick_system, fractional_system):
+        system = build(hurst, noise, rate, 500)
+        slopes = torch.autograd.grad(weighted(system), wanted, create_graph=True)
+        curvature = torch.autograd.grad(slopes[0], hurst)
+        pairs.append((*system, *slopes, *curvature))
+    for one, other in zip(*pairs, strict=True):
+        torch.testing.assert_close(one, other, rtol=1e-11, atol=1e-13)
+    plain = torch.autograd.grad(weighted(quick_system(hurst, noise, rate, 500)), wanted)
+    for one, other in zip(plain, pairs[1][4:], strict=False):
+        torch.testing.assert_close(one, other, rtol=1e-11, atol=1e-13)
