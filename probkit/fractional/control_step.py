@@ -15,7 +15,7 @@ itself recorded is taken of the torch operations.
 from __future__ import annotations
 
 import ctypes
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import cache
 from importlib.resources import files
@@ -101,11 +101,11 @@ class _Step(torch.autograd.Function):
         inputs = [None if part is None else part.contiguous() for part in parts]
         x, y = parts[:2]
         ctx.kept = fixed.contiguous()  # pointers are into what is kept
-        ctx.problem = _Problem(*y.shape, fixed.matrices.step, *map(_pointer, ctx.kept))
+        ctx.problem = _Problem(*y.shape, fixed.matrices.step, *_pointers(ctx.kept))
         x1, y1, u = (torch.empty(part.shape, **_F64) for part in (x, y, x))
         code = _library()
         assert code is not None
-        code.control_step(ctypes.byref(ctx.problem), *map(_pointer, (*inputs, x1, y1, u)))
+        code.control_step(ctypes.byref(ctx.problem), *_pointers((*inputs, x1, y1, u)))
         ctx.fixed = fixed
         ctx.save_for_backward(*inputs, u)
         return x1, y1, u
@@ -122,7 +122,7 @@ class _Step(torch.autograd.Function):
         found = (dx, dy, ddrift, dscale, dnet, dslope, dw)
         code = _library()
         assert code is not None
-        code.control_step_adjoint(ctypes.byref(ctx.problem), *map(_pointer, (*given, *found)))
+        code.control_step_adjoint(ctypes.byref(ctx.problem), *_pointers((*given, *found)))
         return dx, dy, ddrift, dscale, None if net is None else dnet, dslope, dw, None, None
 
 
@@ -135,8 +135,8 @@ def _recorded(
     return [next(found) if need else None for need in needed[:-1]]
 
 
-def _pointer(values: Tensor | None) -> int | None:
-    return None if values is None else values.data_ptr()
+def _pointers(values: Sequence[Tensor | None]) -> list[int | None]:
+    return [None if value is None else value.data_ptr() for value in values]
 
 
 @cache
