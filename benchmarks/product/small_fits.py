@@ -130,6 +130,15 @@ def _hurst(options: Options) -> Numbers:
     return _numbers(model.fit(y).result_)
 
 
+def _hurst_nuts(options: Options) -> Numbers:
+    from probkit.fractional import HurstModel
+    from probkit.statespace.fractional_noise import sample_fgn
+
+    y = sample_fgn(0.3, 40, 1, seed=options.seed)[0].cumsum(0)
+    engine = NUTS(num_samples=4, num_warmup=4, num_chains=1, compile="off")
+    return _numbers(HurstModel("levels", engine=engine, seed=options.seed).fit(y).result_)
+
+
 def _sde(options: Options) -> Numbers:
     from probkit.fractional import FractionalSDE, MarkovGaussianGuide
 
@@ -181,6 +190,7 @@ FITS: dict[str, Callable[[Options], Numbers]] = {
     "pde": _pde,
     "pde grid": _pde_grid,
     "hurst": _hurst,
+    "hurst nuts": _hurst_nuts,
     "sde": _sde,
     "private kde": _kde,
     "private classes": _classifier,

@@ -76,7 +76,9 @@ class _Pieces(torch.autograd.Function):
         require_positive(run.failed)
         ctx.run, ctx.series = run, series
         ctx.save_for_backward(*system)
-        return run.log_variance, run.quadratic
+        # others than the run keeps: a node that holds its own outputs is a cycle through C++ that
+        # the garbage collector cannot see, and with it the graph of every evaluation would stay
+        return run.log_variance.detach(), run.quadratic.detach()
 
     @staticmethod
     def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor | None, ...]:
