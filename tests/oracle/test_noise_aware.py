@@ -14,6 +14,7 @@ from probkit.similarity import (
     NoiseAwareModel,
     PrivateDistance,
     PrivateKDE,
+    ReleaseLikelihood,
 )
 
 RECORDS = 3000
@@ -38,13 +39,13 @@ def test_covariance_of_the_released_means_is_that_of_simulated_mixtures():
     which = torch.multinomial(sites["weight"], 400_000, replacement=True, generator=generator)
     noise = torch.randn(len(which), 2, generator=generator, dtype=torch.float64)
     x = sites["location"][which] + sites["scale"][which, None] * noise
-    model = NoiseAwareModel(release_of(x[:RECORDS], 5), law, ignore_noise=True)
-    angle = x @ model._waves.mT
+    likelihood = ReleaseLikelihood(release_of(x[:RECORDS], 5), law, ignore_noise=True)
+    angle = x @ likelihood._waves.mT
     waves = torch.cat([angle.cos(), angle.sin()], 1)
-    assert torch.allclose(law.characteristic(theta, model._waves), waves.mean(0), atol=5e-3)
-    covariance = model._full(theta)
+    assert torch.allclose(likelihood.mean(theta), waves.mean(0), atol=5e-3)
+    covariance = likelihood.full_covariance(theta)
     assert torch.allclose(RECORDS * covariance, waves.T.cov(), atol=5e-3)
-    assert torch.allclose(covariance.diagonal(), model._diagonal(theta), rtol=1e-6, atol=1e-10)
+    assert torch.allclose(covariance.diagonal(), likelihood.variance(theta), rtol=1e-6, atol=1e-10)
 
 
 def test_posterior_is_near_the_truth_and_wider_than_without_noise():
