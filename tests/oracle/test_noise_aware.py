@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 import torch
 
-from probkit.errors import ConfigurationError
+from probkit.errors import ConfigurationError, ShapeError
 from probkit.infer import NUTS
 from probkit.privacy import PrivacyAccountant
 from probkit.similarity import (
@@ -93,3 +93,30 @@ def test_other_releases_are_refused(release, law):
 def test_unknown_covariance_is_refused():
     with pytest.raises(ConfigurationError, match="covariance"):
         NoiseAwareModel(release_of(gaussian_records()), GaussianRecords(2), covariance="low rank")
+
+
+def test_law_of_a_batch_is_the_dense_law_of_each_and_knows_the_centre():
+    x = gaussian_records()
+    releases = [release_of(x[:n], 4, center=[1.0, -2.0]) for n in (500, RECORDS)]
+    law = GaussianRecords(2)
+    theta = torch.tensor([[[0.4, -0.2, -0.3], [0.6, 0.1, 0.2]]], dtype=torch.float64)
+    batch = ReleaseLikelihood(releases, law)
+    found = batch.law(theta).log_prob(batch.observed)[0]
+    for j, release in enumerate(releases):
+        one = ReleaseLikelihood(release, law)
+        density = torch.distributions.MultivariateNormal(
+            one.mean(theta[0, j]), one.full_covariance(theta[0, j])
+        )
+        assert float(found[j]) == pytest.approx(float(density.log_prob(one.observed)), abs=1e-8)
+        angle = x[: release.count] @ one._waves.mT
+        gap = one.observed - torch.cat([angle.cos(), angle.sin()], 1).mean(0)
+        assert bool((gap.abs() < 6 * one.noise_sd + 1e-3).all())
+
+
+def test_releases_of_other_waves_and_unknowns_of_another_shape_are_refused():
+    x = gaussian_records()
+    with pytest.raises(ConfigurationError, match=r"release\[1\]"):
+        ReleaseLikelihood([release_of(x, 4), release_of(x, 4, seed=1)], GaussianRecords(2))
+    likelihood = ReleaseLikelihood([release_of(x, 4)] * 2, GaussianRecords(2))
+    with pytest.raises(ShapeError, match="theta"):
+        likelihood.law(torch.zeros(3, dtype=torch.float64))
