@@ -58,7 +58,14 @@ def releases(context: Context) -> Iterator[Line]:
         truth, published = simulate(studies, epsilon, _SEED)
         aware = ReleaseLikelihood(published, _LAW)
         blind = ReleaseLikelihood(published, _LAW, covariance="diagonal", ignore_noise=True)
-        engine = HMC(num_samples=draws, num_warmup=warmup, num_chains=2, dense_mass=False)
+        longest = context.size(200, 10)  # steps adapted in 20 draws are tiny
+        engine = HMC(
+            num_samples=draws,
+            num_warmup=warmup,
+            num_chains=2,
+            dense_mass=False,
+            max_leapfrogs=longest,
+        )
         fits.append(engine.fit(_hierarchy, (aware, studies), seed=_SEED))
         found = {
             "pooled": _pooled(fits[-1]),
