@@ -208,7 +208,7 @@ def test_tracking_posterior_against_a_plain_loop(noise):
 
 
 def test_sprites_move_by_whole_and_half_pixels():
-    """A quarter of the frame a unit; half a pixel is the mean of two neighbours; 1 - prod(1 - s)."""
+    """A quarter of the frame a unit; half a pixel is the mean of neighbours; 1 - prod(1 - s)."""
     decoder = stir(SpriteDecoder(16, num_objects=1, num_content=3)).double()
     content = torch.ones(1, 3, dtype=F64)
     places = torch.tensor([[0.0, 0.0], [0.25, 0.0], [0.0, -0.125], [9.0, 0.0]], dtype=F64)
