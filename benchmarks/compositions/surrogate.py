@@ -33,6 +33,8 @@ from probkit.pde import PDE, Box, Condition, GPSolver, PDESolution, Problem, Ter
 from probkit.tensor import FunctionalTucker
 
 _NOISE = 0.05
+_SEEDS = (11, 12, 13)
+_PENALTIES = [10 ** (k / 2) for k in range(-12, 7)]
 _AXES = [torch.linspace(low, 1.0, n, dtype=torch.float64) for low, n in ((-1.0, 81), (0.0, 51))]
 _CELLS = torch.cartesian_prod(*_AXES)
 
@@ -45,7 +47,7 @@ def surrogate(context: Context) -> Iterator[Line]:
     fields = torch.stack([solve(r, sizes).on_grid(_AXES).reshape(-1) for r in rates])
     design, held, truth = rates[::2], rates[1::2], fields[1::2]
     found: dict[str, list[float]] = defaultdict(list)
-    for seed in range(context.size(3, 1)):
+    for seed in _SEEDS[: context.size(3, 1)]:
         cells, values = kept(fields[::2], context.size(350, 60), seed)
         for name, figure in compare(design, cells, values, held, truth, context).items():
             found[name].append(figure)
@@ -118,7 +120,7 @@ def compare(
 
     runs = list(zip(_CELLS[cells].numpy(), values.numpy(), strict=True))
     plain = [np.stack([_interpolated(*run, kind) for run in runs]) for kind in ("linear", "cubic")]
-    smooth = [np.stack([_smoothed(*run, penalty) for run in runs]) for penalty in (0.01, 0.1, 1.0)]
+    smooth = [np.stack([_smoothed(*run, penalty) for run in runs]) for penalty in _PENALTIES]
     for name, stages in (("interpolated", plain), ("smoothed", smooth)):
         degrees = (1, min(3, len(design) - 1))
         found[name] = min(
