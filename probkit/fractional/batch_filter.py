@@ -54,8 +54,7 @@ class _Problem(ctypes.Structure):
 def _run(code: ctypes.CDLL, system: FractionalSystem, series: Series) -> FilterPieces:
     C, mean, P = initial_state(system, series)
     num, count, size = mean.shape
-    gaps = series.gaps.new_tensor(series.distinct_gaps)
-    seen = series.gaps if series.increments else series.gaps.new_tensor(series.elapsed)
+    gaps, seen = series.distinct, series.seen
     kept = (
         *(series.gap_index, series.observed.contiguous(), gaps, seen.contiguous()),
         series.values.mT.contiguous(),

@@ -22,10 +22,10 @@ from jaxtyping import Float
 from torch import Tensor
 
 from probkit.errors import ConfigurationError, NumericalError, message
-from probkit.fractional.linearized import backward, first_reference, flat_state, linearized
+from probkit.fractional.control_step import StepGain, choose_step
+from probkit.fractional.linearized import backward, first_reference, linearized
 from probkit.fractional.sde import FractionalSDE, SDEPath, joined_path
 from probkit.random import Seed, as_generator
-from probkit.sde.exact import weighted
 from probkit.sde.scan import scan_steps
 
 __all__ = ["ControlGuide", "ControlPaths"]
@@ -122,31 +122,25 @@ class ControlGuide:
 
     def _run(self, start: Tensor, white: Tensor, network: Network | None) -> ControlPaths:
         sde, h, noise = self.sde, self.sde.dt, self.sde.noise_scale()
-        matrices, times = sde.matrices, sde.times()
+        matrices, times = sde.matrices, sde.times().unbind()
         x, y, slope = sde.start(start, noise)
-        # what does not depend on the path is computed for all steps at once
-        own = white @ matrices.root.mT
-        falls = noise.weights * (matrices.decay - 1)
-        push = (noise.weights * matrices.response).sum(-1)
-        trend = slope * h
+        own = white @ matrices.root.mT  # of all steps at once: it does not depend on the path
+        if self.gain:
+            fixed = [StepGain(matrices, *one) for one in zip(self._gain, self._pull, strict=True)]
+        else:
+            fixed = [StepGain(matrices, None, None)] * sde.num_steps
 
-        def step(n: int, states: tuple[Tensor, ...], own: Tensor, shocks: Tensor) -> Any:
+        advance, weights = choose_step(x), noise.weights.expand(y.shape[1:])
+
+        def step(n: int, states: tuple[Tensor, ...], own: Tensor) -> Any:
             x, y = states
             t = times[n]
-            scale = sde.diffusion(t, x)
-            after = y * matrices.decay
-            base = torch.add(x, sde.drift(t, x), alpha=h)
-            base = torch.addcmul(base, scale, weighted(y, falls) + trend)
-            u = torch.zeros_like(x) if network is None else network(t, x, y)
-            if self.gain:
-                ahead = flat_state(base, after, slope)
-                u = u + torch.addmm(self._pull[n], ahead, self._gain[n])
-            x = torch.addcmul(base, scale, torch.addcmul(shocks, u, push))
-            y = torch.addcmul(after + own, u[..., None], matrices.response)
+            net = None if network is None else network(t, x, y)
+            terms = (sde.drift(t, x), sde.diffusion(t, x), net)
+            x, y, u = advance(x, y, *terms, slope, weights, own, fixed[n])
             return (x, y), (x, y, u)
 
-        inputs = (own, weighted(own, noise.weights))
-        _, (xs, ys, us) = scan_steps(step, (x, y), inputs, segment=sde.segment)
+        _, (xs, ys, us) = scan_steps(step, (x, y), (own,), segment=sde.segment)
         kl = 0.5 * h * us.square().sum((0, -1))
         wrong = torch.nonzero(~xs.isfinite().flatten(1).all(1))
         if len(wrong):
@@ -171,7 +165,8 @@ class ControlGuide:
                 effect[n, D + i * K : D + (i + 1) * K, i] = response
                 effect[n, i, i] = scale[i] * (w[i] @ response)
         _, _, steps = backward(linear._replace(T=effect / sde.dt**0.5), sde.num_steps)
-        self._gain, self._pull = -steps.gain.mT / sde.dt**0.5, steps.pull / sde.dt**0.5
+        self._gain = (-steps.gain.mT / sde.dt**0.5).contiguous()
+        self._pull = steps.pull / sde.dt**0.5
 
     def _mean_path(self) -> Tensor:
         sde, size = self.sde, len(self.sde.matrices.decay)

@@ -245,7 +245,7 @@ class HurstEncoder:
             "kind": kind,
             "length": series.values.shape[1],
             "missing": series.num_missing,
-            "times": "even" if len(series.distinct_gaps) == 1 else "uneven",
+            "times": "even" if len(series.distinct) == 1 else "uneven",
         }
         expected = {"kind": self.kind, "length": self.length, "missing": 0, "times": "even"}
         if got != expected:

@@ -23,12 +23,13 @@ from jaxtyping import Float
 from torch import Tensor
 from torch._C._functorch import TransformType
 
-from probkit.fractional.native_filter import NativeInputs, Run, has_library
+from probkit.fractional.native_filter import NativeData, Run, has_library, native_data
 from probkit.fractional.series import Series
+from probkit.fractional.system import FractionalSystem
 
 __all__ = ["can_apply", "weighted_pieces"]
 
-_NUM_PARAMETERS = 7
+_NUM_PARAMETERS = 5
 
 
 def can_apply(like: Tensor) -> bool:
@@ -40,72 +41,66 @@ def can_apply(like: Tensor) -> bool:
 
 
 def weighted_pieces(
-    inputs: NativeInputs, series: Series, precision: Float[Tensor, ""] | None
+    system: FractionalSystem, series: Series, precision: Float[Tensor, ""] | None
 ) -> Float[Tensor, ""]:
     """``R log_variance + precision sum quadratic``; NaN where a variance is not positive.
 
     Without a precision the second term is ``R N log sum quadratic``, N observations.
     """
-    i = inputs
-    parameters = (i.a, i.Q, i.C, i.noise, i.mean, i.covariance)
-    fixed = tuple(x.detach() for x in parameters)
-    data = (i.seen, i.index, series.observed, series.values.mT.contiguous())
+    fixed = tuple(x.detach() for x in system)
     number, total = len(series.values), len(series.values) * series.num_observed
-    weight = torch.full_like(i.noise, -total) if precision is None else precision.detach()
+    weight = torch.full_like(system.noise, -total) if precision is None else precision.detach()
     points = (x[None] for x in (*fixed, weight))
-    log_variance, quadratic, *score = _filter(*points, *data, series.increments)
+    log_variance, quadratic, *score = _filter(*points, *native_data(series))
     second = total * quadratic[0].log() if precision is None else precision * quadratic[0]
     value = number * log_variance[0] + second
-    for slope, x, known in zip(score, parameters, fixed, strict=True):
+    for slope, x, known in zip(score, system, fixed, strict=True):
         value = value + (slope[0] * (x - known)).sum()
     return value
 
 
 @torch.library.custom_op("probkit::fractional_filter", mutates_args=())
 def _filter(
-    a: Tensor,
-    Q: Tensor,
-    C: Tensor,
+    rates: Tensor,
+    loadings: Tensor,
+    slope: Tensor,
     noise: Tensor,
-    mean: Tensor,
-    covariance: Tensor,
     precision: Tensor,
-    seen: Tensor,
+    gaps: Tensor,
     index: Tensor,
+    seen: Tensor,
     observed: Tensor,
+    first: Tensor,
     y: Tensor,
     increments: bool,
-) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor, Tensor, Tensor, Tensor]:
+) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor, Tensor]:
     """Sums, and the score of their weighted sum, at every point (the parameters' first dimension).
 
     A negative precision is the number of observations: the score is then that of the logarithm.
     """
-    parameters = (a, Q, C, noise, mean, covariance)
-    found = tuple(torch.empty_like(x) for x in (noise, noise, *parameters))
-    number = mean.shape[1]
-    for g in range(len(a)):
-        point = (a[g], Q[g], C[g], noise[g], mean[g], covariance[g])
-        run = Run(*point, seen, index, observed, y, increments)
+    system = (rates, loadings, slope, noise)
+    data = NativeData(gaps, index, seen, observed, first, y, increments)
+    found = [torch.empty_like(x) for x in (noise, noise, *system)]
+    for g in range(len(rates)):
+        run = Run(FractionalSystem(*(x[g] for x in system)), data)
         if run.failed:
             for x in found:
                 x[g] = math.nan
             continue
         total = run.quadratic.sum()
         weight = torch.where(precision[g] < 0, -precision[g] / total, precision[g])
-        weights = weight.expand(number).contiguous()
-        da, dQ, dC, _, dr, dm, dP = run.score(float(number), weights)
-        parts = (run.log_variance, total, da, dQ, dC, dr, dm, dP)
+        weights = weight.expand(len(y)).contiguous()
+        parts = (run.log_variance, total, *run.score(float(len(y)), weights))
         for x, value in zip(found, parts, strict=True):
             x[g] = value
-    log_variance, quadratic, *score = found
-    da, dQ, dC, dr, dm, dP = score
-    return log_variance, quadratic, da, dQ, dC, dr, dm, dP
+    log_variance, quadratic, drates, dloadings, dslope, dnoise = found
+    return log_variance, quadratic, drates, dloadings, dslope, dnoise
 
 
 @_filter.register_fake
 def _(*arguments: Any) -> Any:
-    noise = arguments[3]
-    return tuple(torch.empty_like(x) for x in (noise, noise, *arguments[: _NUM_PARAMETERS - 1]))
+    system = arguments[: _NUM_PARAMETERS - 1]
+    return tuple(torch.empty_like(x) for x in (system[-1], system[-1], *system))
 
 
 @_filter.register_vmap

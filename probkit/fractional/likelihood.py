@@ -25,15 +25,12 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from probkit.fractional.filter_op import can_apply, weighted_pieces
-from probkit.fractional.native_filter import NativeInputs, is_native_available, native_pieces
 from probkit.fractional.series import Series
 from probkit.fractional.system import FractionalSystem
 
 __all__ = [
     "FilterPieces",
     "Step",
-    "filter_quickly",
     "filter_series",
     "get_loadings",
     "initial_state",
@@ -110,46 +107,6 @@ def get_loadings(system: FractionalSystem, increments: bool) -> Tensor:
     return torch.cat([system.loadings, zero if increments else zero + 1, zero], -1)
 
 
-def filter_quickly(
-    system: FractionalSystem, series: Series, precision: Float[Tensor, ""] | None
-) -> Float[Tensor, ""]:
-    """``R log_variance + precision sum quadratic`` of one set of parameters, natively if it can.
-
-    Without a precision the second term is ``R N log sum quadratic``, N observations: the least
-    value over the scale, but for a constant.
-    First derivatives exist either way; second ones only where ``torch.func`` asks for them, which
-    takes the steps above.
-    """
-    plain = is_native_available(system.noise)
-    if not (plain or can_apply(system.noise)):
-        pieces = filter_series(system, series)
-        return _weighted(pieces.log_variance, pieces.quadratic, series, precision)
-    C, mean, P = initial_state(system, series)
-    steps = make_step(system, C, series.gaps.new_tensor(series.distinct_gaps), series.increments)
-    inputs = NativeInputs(
-        steps.a,
-        steps.Q,
-        C[None],
-        series.gaps if series.increments else series.gaps.new_tensor(series.elapsed),
-        system.noise,
-        mean,
-        P,
-        series.gap_index,
-    )
-    if not plain:
-        return weighted_pieces(inputs, series, precision)
-    return _weighted(*native_pieces(inputs, series), series, precision)
-
-
-def _weighted(
-    log_variance: Tensor, quadratic: Tensor, series: Series, precision: Tensor | None
-) -> Tensor:
-    number, total = len(series.values), quadratic.sum(0)
-    if precision is None:
-        return number * (log_variance + series.num_observed * total.log())
-    return number * log_variance + precision * total
-
-
 class Step(NamedTuple):
     """Decay, noise and loadings of one step; ``b`` without the slope."""
 
@@ -160,14 +117,10 @@ class Step(NamedTuple):
     b: Tensor
 
 
-def make_step(system: FractionalSystem, C: Tensor, gap: float | Tensor, increments: bool) -> Step:
-    """What depends on the length of a step only; of many lengths (G,) for a single system."""
+def make_step(system: FractionalSystem, C: Tensor, gap: float, increments: bool) -> Step:
+    """What depends on the length of a step only."""
     pad = torch.nn.functional.pad
-    if isinstance(gap, Tensor):
-        gap = gap[:, None]
     a = torch.exp(-gap * pad(system.rates, (0, 2)))
-    if isinstance(gap, Tensor):
-        gap = gap[..., None]
     total = system.rates[..., :, None] + system.rates[..., None, :]
     Q = pad(-torch.expm1(-total * gap) / total, (0, 2, 0, 2))
     QC = (Q * C[..., None, :]).sum(-1)

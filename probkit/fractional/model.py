@@ -24,9 +24,10 @@ from torch import Tensor
 
 from probkit.fractional.batch_filter import filter_batch
 from probkit.fractional.grid import NOISE_RANGE, reversion_range
-from probkit.fractional.likelihood import filter_quickly
+from probkit.fractional.native_system import quick_system
+from probkit.fractional.quick_filter import filter_quickly
 from probkit.fractional.series import Series
-from probkit.fractional.system import FractionalSystem, fractional_system
+from probkit.fractional.system import FractionalSystem
 from probkit.statespace.fractional_tables import HURST_RANGE
 
 __all__ = ["hurst_model", "log_scale", "series_log_likelihood"]
@@ -97,4 +98,4 @@ def _system(
 ) -> FractionalSystem:
     noise = torch.zeros_like(hurst) if log_noise is None else log_noise.exp()
     rate = None if log_reversion is None else log_reversion.exp()
-    return fractional_system(hurst, noise, rate, series.span)
+    return quick_system(hurst, noise, rate, series.span)

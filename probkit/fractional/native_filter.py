@@ -1,70 +1,76 @@
 """The filter of ``likelihood`` in native code, with an exact gradient by its adjoint.
 
-Python costs a hundred microseconds a step of the filter and three times that for its gradient;
-native code costs one and three. Forward, means and covariances are kept; backward, with bars for
-derivatives of the value,
+Python costs a hundred microseconds a step of the filter and three times that for its gradient, and
+as much as all of a short series for the small matrices that make a filter; native code makes them
+from rates and loadings, and costs a fifth of a microsecond a step and twice that for the gradient.
+Forward, means and covariances are kept now and then and the steps between taken again when their
+derivatives are due, because fresh memory costs more than steps that stay in the cache. Backward,
+with bars for derivatives of the value,
 
     bar P = a (bar P') a' + sym(bar(Pb) b'),   bar Q = bar P' + bar(QC) C',   bar S = ...
 
-step by step from the last observation, as in ``likelihood``'s recursion read backwards. The
-derivative ends at what makes the filter (transitions, loadings, first moments); torch goes on from
-there to whatever they depend on. There is one set of parameters, no batch of them.
-Cost: n^2 a step and n a step and series, in memory too.
+step by step from the last observation, as in ``likelihood``'s recursion read backwards, and then
+through transitions and first moments to the system. Torch goes on from there to the parameters.
+There is one set of parameters, no batch of them.
+Cost: n^2 a step and n a step and series; a 32nd of that in memory.
 """
 
 from __future__ import annotations
 
 import ctypes
-from dataclasses import dataclass
 from functools import cache
 from importlib.resources import files
-from typing import Any
+from typing import NamedTuple
 
 import torch
-from jaxtyping import Float
+from jaxtyping import Bool, Float, Int64
 from torch import Tensor
 from torch._subclasses.fake_tensor import FakeTensor
-from torch.autograd.function import once_differentiable
 
 from probkit.errors import NotPositiveDefiniteError, message
 from probkit.fractional.series import Series
+from probkit.fractional.system import FractionalSystem
 from probkit.infer.native.build import library
 from probkit.infer.native.lowering import Unsupported
 
 __all__ = [
-    "NativeInputs",
+    "NativeData",
     "Run",
     "has_library",
     "is_native_available",
     "is_plain",
-    "native_pieces",
+    "native_data",
     "require_positive",
 ]
 
 
-@dataclass(frozen=True)
-class NativeInputs:
-    """What makes a filter, differentiable.
+class NativeData(NamedTuple):
+    """What a filter is given besides its system.
 
-    Attributes:
-        a: decays over the distinct gaps, (G, n); the last state is static.
-        Q: their noise covariances, (G, n, n).
-        C: loadings, (1, n) or one row a step (N, n).
-        seen: loading of the last state on each step's observation, (N,).
-        noise: variance of the observation noise, ().
-        mean: of the first state, (R, n).
-        covariance: of the first state, (n, n).
-        index: of each step's gap, (N,).
+    ``gaps`` are the distinct ones, ``gap_index`` which of them each step has, ``seen`` the loading
+    of the slope on each step's observation, ``first`` the first levels.
     """
 
-    a: Float[Tensor, "G n"]
-    Q: Float[Tensor, "G n n"]
-    C: Float[Tensor, "L n"]
+    gaps: Float[Tensor, " G"]
+    gap_index: Int64[Tensor, " N"]
     seen: Float[Tensor, " N"]
-    noise: Float[Tensor, ""]
-    mean: Float[Tensor, "R n"]
-    covariance: Float[Tensor, "n n"]
-    index: Tensor
+    observed: Bool[Tensor, " N"]
+    first: Float[Tensor, " R"]
+    y: Float[Tensor, "R N"]
+    increments: bool
+
+
+def native_data(series: Series) -> NativeData:
+    """The arrays of a series, without copies where it can be."""
+    return NativeData(
+        series.distinct,
+        series.gap_index,
+        series.seen.contiguous(),
+        series.observed.contiguous(),
+        series.first.contiguous(),
+        series.values.contiguous(),
+        series.increments,
+    )
 
 
 def is_native_available(like: Tensor) -> bool:
@@ -95,74 +101,56 @@ def require_positive(failed: int) -> None:
         )
 
 
-def native_pieces(inputs: NativeInputs, series: Series) -> tuple[Tensor, Tensor]:
-    """Sum of log S, (), and of v^2 / S, (R,), over the observations.
-
-    Raises:
-        NotPositiveDefiniteError: the variance of an observation is not positive.
-    """
-    i = inputs
-    parts = (i.a, i.Q, i.C, i.seen, i.noise, i.mean, i.covariance)
-    found: tuple[Tensor, Tensor] = _Pieces.apply(*parts, i.index, series)
-    return found
-
-
 class _Problem(ctypes.Structure):
     _fields_ = (
-        *((name, ctypes.c_int64) for name in ("N", "n", "R", "shared", "increments")),
-        *((name, ctypes.c_void_p) for name in ("gap", "observed", "a", "Q", "C", "seen", "y")),
-        ("r", ctypes.c_double),
+        *((name, ctypes.c_int64) for name in ("N", "M", "R", "G", "increments")),
+        *((name, ctypes.c_void_p) for name in ("gap", "observed", "gaps", "seen", "first", "y")),
+        *((name, ctypes.c_void_p) for name in ("rates", "loadings")),
+        *((name, ctypes.c_double) for name in ("slope", "noise")),
     )
 
 
 class Run:
-    """One pass of the filter, and the score by a pass back; arguments as in ``NativeInputs``.
+    """One pass of the filter, and the score by a pass back.
+
+    Args:
+        system: one set of parameters.
+        data: of the series.
 
     Attributes:
         failed: the step, counted from 1, whose variance was not positive; 0 if none was.
         log_variance, quadratic: the sums () and (R,).
     """
 
-    def __init__(
-        self,
-        a: Tensor,
-        Q: Tensor,
-        C: Tensor,
-        noise: Tensor,
-        mean: Tensor,
-        covariance: Tensor,
-        seen: Tensor,
-        index: Tensor,
-        observed: Tensor,
-        y: Tensor,
-        increments: bool,
-    ) -> None:
+    def __init__(self, system: FractionalSystem, data: NativeData) -> None:
+        code = _library()
+        assert code is not None
+        rates, loadings, slope, noise = system
+        gaps, index, seen, observed, first, y, increments = data
+        steps, modes, num = len(index), len(rates), len(y)
         # the problem's pointers are into what is kept here
-        self._kept = tuple(x.detach().contiguous() for x in (index, observed, a, Q, C, seen, y))
-        steps, (num, n) = len(index), mean.shape
+        self._system = rates.detach().contiguous(), loadings.detach().contiguous()
+        self._kept = (index, observed, gaps, seen, first, y, *self._system)
         self._problem = _Problem(
-            *(steps, n, num, int(len(C) == 1), int(increments)),
+            *(steps, modes, num, len(gaps), int(increments)),
             *(x.data_ptr() for x in self._kept),
+            float(slope),
             float(noise),
         )
-        self._means = torch.empty(steps + 1, num, n, dtype=a.dtype)
-        self._covariances = torch.empty(steps + 1, n, n, dtype=a.dtype)
-        self._means[0], self._covariances[0] = mean.detach(), covariance.detach()
-        self.log_variance = torch.zeros((), dtype=a.dtype)
-        self.quadratic = torch.zeros(num, dtype=a.dtype)
+        kept, width = code.kept(steps), code.padded(modes)
+        self._means = torch.empty(kept, num, width, dtype=rates.dtype)
+        self._covariances = torch.empty(kept, modes + 2, width, dtype=rates.dtype)
+        self.log_variance = torch.zeros((), dtype=rates.dtype)
+        self.quadratic = torch.zeros(num, dtype=rates.dtype)
         outputs = (self._means, self._covariances, self.log_variance, self.quadratic)
-        self._code = _library()
-        assert self._code is not None
         problem = ctypes.byref(self._problem)
-        self.failed: int = self._code.forward(problem, *(_pointer(x) for x in outputs))
+        self.failed: int = code.forward(problem, *(_pointer(x) for x in outputs))
+        self._code = code
 
     def score(self, g_log: float, g_quadratic: Float[Tensor, " R"]) -> tuple[Tensor, ...]:
-        """Derivatives in (a, Q, C, seen, noise, mean, covariance) of the weighted sums."""
-        _, _, a, Q, C, seen, _ = self._kept
-        noise = torch.zeros((), dtype=a.dtype)
-        like = (a, Q, C, seen, noise, self._means[0], self._covariances[0])
-        found = tuple(torch.zeros_like(x) for x in like)
-        assert self._code is not None
+        """Derivatives of the weighted sums in (rates, loadings, slope, noise)."""
+        rates, loadings = self._system
+        found = tuple(torch.zeros_like(x) for x in (rates, loadings, rates[0], rates[0]))
         self._code.backward(
             ctypes.byref(self._problem),
             _pointer(self._means),
@@ -174,23 +162,6 @@ class Run:
         return found
 
 
-class _Pieces(torch.autograd.Function):
-    @staticmethod
-    def forward(ctx: Any, *arguments: Any) -> tuple[Tensor, Tensor]:
-        a, Q, C, seen, noise, mean, covariance, index, series = arguments
-        data = (seen, index, series.observed, series.values.mT, series.increments)
-        run = Run(a, Q, C, noise, mean, covariance, *data)
-        require_positive(run.failed)
-        ctx.run = run
-        return run.log_variance, run.quadratic
-
-    @staticmethod
-    @once_differentiable
-    def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor | None, ...]:
-        g_log, g_quadratic = grads
-        return (*ctx.run.score(float(g_log), g_quadratic.contiguous()), None, None)
-
-
 @cache
 def _library() -> ctypes.CDLL | None:
     """None where there is no C++ compiler."""
@@ -200,6 +171,8 @@ def _library() -> ctypes.CDLL | None:
     except Unsupported:
         return None
     found.forward.restype = ctypes.c_int64
+    for size in (found.padded, found.kept):
+        size.restype, size.argtypes = ctypes.c_int64, (ctypes.c_int64,)
     found.backward.restype = None
     return found
 

@@ -44,8 +44,9 @@ class Series:
         num_missing: entries left out.
         last_time: in the user's unit.
         num_observed: steps with an observation.
-        distinct_gaps: in rising order.
+        distinct: the distinct gaps in rising order.
         gap_index: which of them each gap is.
+        seen: loading of a slope on each step's observation.
     """
 
     values: Float[Tensor, "R T"]
@@ -58,16 +59,18 @@ class Series:
     num_missing: int
     last_time: float
     num_observed: int = field(init=False)
-    distinct_gaps: list[float] = field(init=False)
+    distinct: Float[Tensor, " G"] = field(init=False)
     gap_index: Int64[Tensor, " T"] = field(init=False)
+    seen: Float[Tensor, " T"] = field(init=False)
 
     def __post_init__(self) -> None:
         # here, so that a model can be traced: a tracer follows no values
         distinct, index = torch.unique(self.gaps, return_inverse=True)
         for name, value in (
             ("num_observed", int(self.observed.sum())),
-            ("distinct_gaps", distinct.tolist()),
+            ("distinct", distinct),
             ("gap_index", index),
+            ("seen", self.gaps if self.increments else self.gaps.new_tensor(self.elapsed)),
         ):
             object.__setattr__(self, name, value)
 

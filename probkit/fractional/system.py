@@ -34,9 +34,9 @@ from probkit.statespace.fractional_tables import (
     slope_variance,
 )
 
-__all__ = ["FractionalSystem", "fractional_system"]
+__all__ = ["CLOSE", "FractionalSystem", "fractional_system"]
 
-_CLOSE = 2e-3
+CLOSE = 2e-3
 """relative distance of a rate and the reversion that counts as a coincidence"""
 
 
@@ -76,7 +76,7 @@ def fractional_system(
         return FractionalSystem(rates, weights, slope, noise)
     theta = reversion[..., None]
     gap = rates - theta
-    close = gap.abs() < _CLOSE * theta
+    close = gap.abs() < CLOSE * theta
     apart = torch.where(close, theta, gap)
     zero = torch.zeros_like(gap)
     direct = torch.where(close, zero, weights * rates / apart)
@@ -95,7 +95,7 @@ def _close_pairs(
     half = torch.where(close, gap / 2, torch.zeros_like(gap)).sum(-1, True)
     weight = weights.sum(-1, True)
     middle = theta + half
-    d = _CLOSE * middle
+    d = CLOSE * middle
     inner = (4 - (half / d).square()) / 3
     near, far = weight * inner / (2 * d), weight * (1 - inner) / (4 * d)
     poles = torch.cat([middle + d, middle - d, middle + 2 * d, middle - 2 * d], -1)

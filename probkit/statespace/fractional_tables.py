@@ -22,6 +22,7 @@ from probkit.errors import ConfigurationError, message
 __all__ = [
     "HURST_RANGE",
     "TABLE_STEPS",
+    "law_table",
     "law_weights",
     "mvn_variance",
     "slope_variance",
@@ -31,7 +32,7 @@ __all__ = [
 HURST_RANGE = (0.03, 0.97)
 TABLE_STEPS = tuple(2**exponent for exponent in range(7, 15))
 _PATH = Path(__file__).with_name("fractional_law.safetensors")
-_CENTRE, _RADIUS = 0.5, 0.47
+_CENTRE, _RADIUS = sum(HURST_RANGE) / 2, (HURST_RANGE[1] - HURST_RANGE[0]) / 2
 
 
 def table_steps(num_steps: int) -> int:
@@ -81,12 +82,17 @@ def law_weights(
 
 def law_weights_unchecked(hurst: Tensor, num_steps: int) -> tuple[Tensor, Tensor]:
     """:func:`law_weights` without a look at the values, for traced and mapped code."""
-    rates, coefficients = (t.to(hurst.device) for t in _tables()[table_steps(num_steps)])
+    rates, coefficients = (t.to(hurst.device) for t in law_table(num_steps))
     x = (hurst - _CENTRE) / _RADIUS
     terms = [torch.ones_like(x), x]
     for _ in range(coefficients.shape[0] - 2):
         terms.append(2 * x * terms[-1] - terms[-2])
     return rates, torch.stack(terms, -1) @ coefficients
+
+
+def law_table(num_steps: int) -> tuple[Float[Tensor, " K"], Float[Tensor, "terms K"]]:
+    """Rates, and the coefficients of the Chebyshev polynomials on ``HURST_RANGE``."""
+    return _tables()[table_steps(num_steps)]
 
 
 def mvn_variance(hurst: Tensor) -> Tensor:

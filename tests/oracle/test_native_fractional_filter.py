@@ -9,16 +9,14 @@ from torch.fx.experimental.proxy_tensor import make_fx
 from probkit.errors import NotPositiveDefiniteError
 from probkit.fractional import batch_filter, native_filter, series_log_likelihood
 from probkit.fractional.batch_filter import filter_batch
-from probkit.fractional.likelihood import (
-    filter_quickly,
-    filter_series,
-    initial_state,
-    make_step,
-)
+from probkit.fractional.likelihood import filter_series
 from probkit.fractional.model import log_scale
+from probkit.fractional.native_system import quick_system
+from probkit.fractional.quick_filter import filter_quickly, native_pieces
 from probkit.fractional.series import prepare_series
 from probkit.fractional.system import FractionalSystem, fractional_system
 from probkit.statespace.fractional_noise import sample_fgn
+from probkit.statespace.fractional_tables import law_table
 
 F64 = {"dtype": torch.float64}
 NATIVE = native_filter._library() is not None
@@ -71,28 +69,28 @@ def test_value_and_score_are_those_of_torch(kind, uneven, missing, reversion):
 
 
 @needs_compiler
-def test_every_input_of_the_native_filter_has_its_derivative():
-    series = example("levels", True, True)
-    steps, generator = len(series.gaps), torch.Generator().manual_seed(3)
-    roots = 0.3 * torch.randn(2, 4, 4, generator=generator, **F64)
-    Q, P = roots @ roots.mT + 0.1 * torch.eye(4, **F64)
-    a = torch.rand(2, 4, generator=generator, **F64)
-    rest = {
-        "C": torch.randn(steps, 4, generator=generator, **F64),
-        "seen": torch.rand(steps, generator=generator, **F64),
-        "noise": torch.tensor(0.5, **F64),
-        "mean": torch.randn(2, 4, generator=generator, **F64),
-    }
-    index = torch.randint(0, 2, (steps,), generator=generator)
-    inputs = [a, torch.stack([Q, 2 * Q]), *rest.values(), P]
+@pytest.mark.parametrize("kind", ["levels", "increments"])
+@pytest.mark.parametrize("modes", [2, 7, 16])  # two registers, more, and more than are unrolled
+def test_every_part_of_the_system_has_its_derivative(kind, modes):
+    series = example(kind, kind == "levels", True)
+    rates = torch.logspace(-2, 0.5, modes, **F64)
+    system = (rates, torch.linspace(-1, 2, modes, **F64), *torch.tensor([0.3, 0.5], **F64))
+    weights = torch.tensor([1.0, 2.0], **F64)
 
-    def value(a, Q, C, seen, noise, mean, P):
-        half = (Q + Q.mT) / 2, (P + P.mT) / 2  # perturbed symmetrically
-        made = native_filter.NativeInputs(a, half[0], C, seen, noise, mean, half[1], index)
-        log_variance, quadratic = native_filter.native_pieces(made, series)
-        return log_variance + (quadratic * torch.tensor([1.0, 2.0], **F64)).sum()
+    def value(*system):
+        log_variance, quadratic = native_pieces(FractionalSystem(*system), series)
+        return log_variance + (quadratic * weights).sum()
 
-    assert torch.autograd.gradcheck(value, [x.requires_grad_() for x in inputs], rtol=1e-5)
+    def slow(*system):
+        pieces = filter_series(FractionalSystem(*system), series)
+        return pieces.log_variance + (pieces.quadratic * weights).sum()
+
+    system = [x.clone().requires_grad_() for x in system]
+    found, expected = value(*system), slow(*system)
+    torch.testing.assert_close(found, expected, rtol=1e-12, atol=1e-10)
+    slopes = (torch.autograd.grad(x, system) for x in (found, expected))
+    for one, other in zip(*slopes, strict=True):
+        torch.testing.assert_close(one, other, rtol=1e-9, atol=1e-9)
 
 
 @needs_compiler
@@ -109,6 +107,20 @@ def test_second_derivatives_and_maps_take_the_torch_filter():
     assert float(curvature) == pytest.approx(float(expected), rel=1e-4)
     many = torch.func.vmap(value)(torch.stack([h, h + step]))
     torch.testing.assert_close(many[1], value(h + step))
+
+
+@needs_compiler
+@pytest.mark.parametrize("profile", [False, True])
+def test_a_gradient_that_is_recorded_has_the_second_derivatives_of_torch(profile):
+    series = example("levels", True, True)
+
+    def value(p):
+        system = fractional_system(p[0], p[1].exp(), p[2].exp(), series.span)
+        return filter_quickly(system, series, None if profile else p[3].exp())
+
+    p = torch.tensor([0.4, -1.0, -3.0, 0.2], **F64, requires_grad=True)
+    expected = torch.func.hessian(value)(p.detach())
+    torch.testing.assert_close(torch.autograd.functional.hessian(value, p), expected)
 
 
 @needs_compiler
@@ -204,16 +216,37 @@ def test_given_the_best_scale_the_likelihood_is_the_profile():
 def test_the_operator_keeps_the_rules_of_torch():
     series = example("levels", False, True)
     system = fractional_system(*(torch.tensor(x, **F64) for x in (0.4, 0.2)), None, series.span)
-    C, mean, P = initial_state(system, series)
-    step = make_step(system, C, 1.0, False)
-    points = [
-        x[None].expand(3, *x.shape).contiguous()
-        for x in (step.a[None], step.Q[None], C[None], system.noise, mean, P, torch.ones((), **F64))
-    ]
-    seen = series.gaps.new_tensor(series.elapsed)
-    data = (seen, series.gap_index, series.observed, series.values.mT.contiguous(), False)
+    points = [x[None].expand(3, *x.shape) for x in (*system, torch.ones((), **F64))]
+    data = native_filter.native_data(series)
     torch.library.opcheck(
         torch.ops.probkit.fractional_filter.default,
         (*points, *data),
         test_utils=("test_schema", "test_faketensor"),
     )
+
+
+@needs_compiler
+@pytest.mark.parametrize("index", [0.03, 0.3, 0.6, 0.62, 0.97])
+@pytest.mark.parametrize("theta", [None, 0.05, "close"])
+def test_the_native_system_is_that_of_torch(index, theta):
+    if theta == "close":  # 1e-3 of the reversion away from a rate
+        theta = float(law_table(500)[0][3]) * (1 + 1e-3)
+    hurst = torch.tensor(index, **F64, requires_grad=True)
+    rate = None if theta is None else torch.tensor(theta, **F64, requires_grad=True)
+    wanted = [hurst] if rate is None else [hurst, rate]
+    noise = torch.zeros((), **F64)
+
+    def weighted(system):
+        return sum((x * torch.linspace(1, 2, x.numel(), **F64)).square().sum() for x in system[:3])
+
+    pairs = []
+    for build in (quick_system, fractional_system):
+        system = build(hurst, noise, rate, 500)
+        slopes = torch.autograd.grad(weighted(system), wanted, create_graph=True)
+        curvature = torch.autograd.grad(slopes[0], hurst)
+        pairs.append((*system, *slopes, *curvature))
+    for one, other in zip(*pairs, strict=True):
+        torch.testing.assert_close(one, other, rtol=1e-11, atol=1e-13)
+    plain = torch.autograd.grad(weighted(quick_system(hurst, noise, rate, 500)), wanted)
+    for one, other in zip(plain, pairs[1][4:], strict=False):
+        torch.testing.assert_close(one, other, rtol=1e-11, atol=1e-13)
