@@ -2,7 +2,7 @@
 
 Allen-Cahn fronts, u_t = .01 u_xx + r (u - u^3) on (-1, 1) x (0, 1), are solved for seven rates r
 in [.5, 4.5]. Every run keeps 350 cells of a grid of 81 x 51, its own at random, with noise of sd
-.05 (the field's own sd is .73, the solver's at most .006). Six rates half-way between the seven
+.05 (the field's own sd is .73, the solver's at most .0065). Six rates half-way between the seven
 are solved afresh; their fields, without noise, are the truth. Errors are root mean squares over
 cells and rates, averaged over three draws of cells and noise.
 
