@@ -26,7 +26,12 @@ SMALL = VideoSettings(
     num_known=6,
     num_digits=1,
     dynamics={"dim": 4, "hidden": 16},
-    model={"num_decoded": 4, "widths": (8, 8, 16), "num_features": 32, "num_content": 16},
+    model={
+        "widths": (8, 8, 16),
+        "num_features": 32,
+        "num_content": 16,
+        "decoder": "sprites",
+    },
     steps=80,
     num_test=32,
     num_draws=20,
@@ -37,7 +42,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
     parser.add_argument("--noise", choices=("fractional", "brownian", "both"), default="both")
     parser.add_argument("--size", type=int, choices=(32, 64), default=32)
-    parser.add_argument("--steps", type=int, help="of training; default 3000")
+    parser.add_argument("--steps", type=int, help="of training; default 1500")
     parser.add_argument("--device", default="cpu")
     parser.add_argument("--out", type=Path, help="directory for results; default a new one")
     parser.add_argument("--seed", type=int, default=0)

@@ -31,7 +31,7 @@ from torch import Tensor, nn
 from probkit.errors import ConfigurationError, message
 from probkit.fractional.video_batches import EqualBatches, ShuffledVideos, check_frames
 from probkit.fractional.video_dynamics import LatentDynamics, LatentPath, PathLaw, joined
-from probkit.fractional.video_networks import FrameDecoder, VideoEncoder
+from probkit.fractional.video_networks import FrameDecoder, SpriteDecoder, VideoEncoder
 from probkit.infer import SVI, Batches, FitResult, pyro_seed
 from probkit.random import Seed, as_generator
 
@@ -71,6 +71,8 @@ class LatentVideoModel(nn.Module):
         num_decoded: frames, drawn anew for every batch, that the likelihood is estimated from in
             training; None for all. The estimate has no bias.
         pooled: halve frames as published, see ``VideoEncoder``.
+        decoder: "convolution", or "sprites" for objects that move and do not change; then every
+            two decoded coordinates are the position of one.
         seed: of the starting weights of encoder and decoder.
 
     Raises:
@@ -98,11 +100,13 @@ class LatentVideoModel(nn.Module):
         pixel_noise: float = 0.5**0.5,
         num_decoded: int | None = None,
         pooled: bool = False,
+        decoder: str = "convolution",
         seed: int = 0,
     ) -> None:
         super().__init__()
         _check(size, widths, num_features, num_content, pixel_noise, num_decoded)
         self.dynamics = LatentDynamics(seed=seed) if dynamics is None else dynamics
+        _check_decoder(decoder, self.dynamics.num_decoded)
         self.size, self.num_content = size, num_content
         self.pixel_noise, self.num_decoded = pixel_noise, num_decoded
         start = 2 * self.dynamics.dim * self.dynamics.start_size
@@ -116,8 +120,12 @@ class LatentVideoModel(nn.Module):
                 num_start=start,
                 pooled=pooled,
             )
-            inputs = self.dynamics.num_decoded + num_content
-            self.decoder = FrameDecoder(widths, inputs, pooled)
+            number = self.dynamics.num_decoded
+            self.decoder: nn.Module = (
+                SpriteDecoder(size, number // 2, num_content)
+                if decoder == "sprites"
+                else FrameDecoder(widths, number, num_content, pooled)
+            )
         with torch.no_grad():  # x(0) starts well inside its prior, all else in it
             log_sd = self.encoder.start.bias.unflatten(0, (2, self.dynamics.dim, -1))[1]
             log_sd.zero_()[:, 0] = _START_LOG_SD
@@ -158,10 +166,8 @@ class LatentVideoModel(nn.Module):
         self, x: Float[Tensor, "B F D"], content: Float[Tensor, "B C"]
     ) -> Float[Tensor, "B F H W"]:
         """Mean of frames from states and contents."""
-        moving = x[..., : self.dynamics.num_decoded]
-        still = content[:, None].expand(*x.shape[:2], -1)
-        found: Tensor = self.decoder(torch.cat([moving, still], -1).flatten(0, 1))
-        return found.unflatten(0, x.shape[:2])
+        found: Tensor = self.decoder(x[..., : self.dynamics.num_decoded], content)
+        return found
 
     @torch.no_grad()
     def bound(self, frames: Float[Tensor, "B T H W"], *, seed: Seed = 0) -> VideoBound:
@@ -295,5 +301,27 @@ def _check(
                 where="widths",
                 got=f"{tuple(widths)} for frames of {size}",
                 expected="size = 4 * 2 ** len(widths)",
+            )
+        )
+
+
+def _check_decoder(decoder: str, num_decoded: int) -> None:
+    if decoder not in ("convolution", "sprites"):
+        raise ConfigurationError(
+            message(
+                "There is no such decoder",
+                where="decoder",
+                got=repr(decoder),
+                expected='"convolution" or "sprites"',
+            )
+        )
+    if decoder == "sprites" and num_decoded % 2:
+        raise ConfigurationError(
+            message(
+                "Objects have two coordinates each",
+                where="decoder",
+                got=f'"sprites" for {num_decoded} decoded coordinates',
+                expected="an even number",
+                remedy="choose dim of the dynamics accordingly",
             )
         )

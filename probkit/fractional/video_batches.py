@@ -11,7 +11,7 @@ from torch import Tensor
 from probkit.errors import ConfigurationError, DataError, DtypeError, ShapeError, message
 from probkit.random import as_generator
 
-__all__ = ["EqualBatches", "ShuffledVideos", "check_frames"]
+__all__ = ["CutVideos", "EqualBatches", "ShuffledVideos", "check_frames"]
 
 _MIN_FRAMES = 3
 
@@ -47,6 +47,43 @@ class ShuffledVideos:
         for rows in order.split(self.batch_size):
             if len(rows) == self.batch_size:
                 yield self.videos[rows.to(self.videos.device)]
+
+
+class CutVideos:
+    """Batches cut to a random part in time, so that training sees videos as short as forecasts do.
+
+    Args:
+        batches: an iterable of batches.
+        least: frames that are left at least.
+        seed: of the cuts, which are the same at every iteration.
+
+    Raises:
+        ConfigurationError: a batch that is shorter than that.
+
+    Example:
+        >>> [batch.shape[1] for batch in CutVideos([torch.zeros(2, 9, 4, 4)] * 3, 4, seed=0)]
+        [7, 4, 8]
+    """
+
+    def __init__(self, batches: Iterable[Tensor], least: int, seed: int) -> None:
+        self.batches, self.least, self.seed = batches, least, seed
+
+    def __iter__(self) -> Iterator[Tensor]:
+        generator = as_generator(self.seed)
+        for batch in self.batches:
+            spare = batch.shape[1] - self.least
+            if spare < 0:
+                raise ConfigurationError(
+                    message(
+                        "A video is shorter than the least that may be left of it",
+                        where="least",
+                        got=self.least,
+                        expected=f"<= {batch.shape[1]}",
+                    )
+                )
+            dropped = int(torch.randint(spare + 1, (), generator=generator))
+            first = int(torch.randint(dropped + 1, (), generator=generator))
+            yield batch[:, first : first + batch.shape[1] - dropped]
 
 
 class EqualBatches:

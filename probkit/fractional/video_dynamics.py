@@ -11,13 +11,18 @@ for every coordinate and step. A control leaves the path as noisy as before; v t
 For Brownian motion m = u h^1/2, v = 1 is the control. The divergence is on the noise, so that
 neither diffusion nor Hurst index appear in it.
 
-``second_order`` starts half of the coordinates as velocities of the others: a linear term in b
-with a gain that is learned like all else.
+"tracking", the default, has equations of second order. Half of the coordinates are positions Q,
+the others their velocities V, and only velocities are noisy::
+
+    dQ = c V dt,    dV = b(Q, V) dt + s(Q) dB_hat
+
+with c fixed. The posterior is "gaussian" with a mean that steers to what the context says of the
+next positions and velocities (``Tracker``): steady motion costs nothing, a change of velocity does.
+s depends on Q, which is smooth, so that all readings of the equation agree, for any Hurst index.
 """
 
 from __future__ import annotations
 
-from functools import partial
 from typing import Any, NamedTuple
 
 import pyro.distributions as dist
@@ -26,7 +31,13 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 from probkit.errors import ConfigurationError, message
-from probkit.fractional.video_networks import CoordinateDiffusion, perceptron
+from probkit.fractional.video_networks import (
+    Aims,
+    CoordinateDiffusion,
+    PositionDiffusion,
+    Tracker,
+    perceptron,
+)
 from probkit.fractional.video_noise import LatentNoise, NoiseTerms
 from probkit.infer import pyro_seed
 from probkit.sde.exact import advance, weighted
@@ -36,6 +47,7 @@ __all__ = ["LatentDynamics", "LatentPath", "PathLaw"]
 
 _GAIN = 0.25
 _LEAST_LOG_SD = -6.0
+_FIRST_LOG_SD = -1.0
 
 
 class LatentPath(NamedTuple):
@@ -61,22 +73,21 @@ class LatentDynamics(nn.Module):
         dim: coordinates D.
         noise: "fractional" or "brownian".
         hurst, learn_hurst, weights: of fractional noise, see ``LatentNoise``.
-        posterior: "gaussian", or the published "control".
-        second_order: whether half of the coordinates start as velocities; D is then even, and only
-            the others are decoded. Published: False.
+        posterior: "tracking", "gaussian", or the published "control". With the first D is even and
+            only the first half of the coordinates, the positions, is decoded.
         num_frames: of a video, for the table of the noise.
         frame_step: time between frames.
         num_substeps: steps between frames.
         num_context: length of g(t).
         hidden: width of the networks of drift and posterior.
         diffusion_width: width of the networks of the diffusion.
-        diffusion: where the diffusion starts.
+        diffusion: where the diffusion starts; by default 1 for velocities, .2 otherwise.
         segment: steps between two checkpoints of the backward pass; None keeps everything.
         seed: of the starting weights.
 
     Raises:
         ConfigurationError: settings that are not positive, an unknown noise or posterior, or an
-            odd dimension with velocities.
+            odd dimension with "tracking".
 
     Example:
         >>> dynamics = LatentDynamics(dim=4, noise="brownian", hidden=8)
@@ -93,26 +104,28 @@ class LatentDynamics(nn.Module):
         hurst: float = 0.5,
         learn_hurst: bool = True,
         weights: str = "law",
-        posterior: str = "gaussian",
-        second_order: bool = True,
+        posterior: str = "tracking",
         num_frames: int = 25,
         frame_step: float = 0.1,
         num_substeps: int = 1,
         num_context: int = 32,
         hidden: int = 64,
         diffusion_width: int = 16,
-        diffusion: float = 0.2,
+        diffusion: float | None = None,
         segment: int | None = None,
         seed: int = 0,
     ) -> None:
         super().__init__()
         sizes = {"dim": dim, "num_frames": num_frames, "num_substeps": num_substeps}
         sizes |= {"num_context": num_context, "hidden": hidden, "diffusion_width": diffusion_width}
+        tracking = posterior == "tracking"
+        if diffusion is None:
+            diffusion = 1.0 if tracking else 0.2
         _check(sizes | {"frame_step": frame_step, "diffusion": diffusion})
-        _check_kinds(posterior, second_order, dim)
+        _check_posterior(posterior, dim)
         self.dim, self.posterior, self.num_context = dim, posterior, num_context
         self.num_substeps, self.segment = num_substeps, segment
-        self.num_decoded = dim // 2 if second_order else dim
+        self.num_decoded = dim // 2 if tracking else dim
         step = frame_step / num_substeps
         self.noise = LatentNoise(
             noise,
@@ -124,25 +137,39 @@ class LatentDynamics(nn.Module):
         )
         K = self.noise.size
         # the published posterior keeps the prior of Y(0); Brownian motion starts from 0
-        own = posterior == "gaussian" and noise == "fractional"
+        own = posterior != "control" and noise == "fractional"
         self.start_size = K + 2 if own else 1
-        gaussian = 2 if posterior == "gaussian" else 1
+        moved = dim // 2 if tracking else dim  # coordinates with noise
+        shifts = moved if posterior == "control" else 2 * moved
+        self.tracker: Tracker | None = None
+        self.speed = _GAIN / frame_step
         with pyro_seed(seed):
-            self.drift_net = perceptron(dim, hidden, dim, zero=True)
-            self.diffusion_net = CoordinateDiffusion(dim, diffusion_width, diffusion)
+            self.drift_net = perceptron(dim, hidden, moved, zero=True)
+            self.diffusion_net: nn.Module = (
+                PositionDiffusion(moved, diffusion_width, diffusion)
+                if tracking
+                else CoordinateDiffusion(dim, diffusion_width, diffusion)
+            )
             inputs = dim * (K + 2) + num_context
-            self.shift_net = perceptron(inputs, hidden, gaussian * dim, zero=True)
-        self.drift_linear = nn.Parameter(torch.zeros(dim, dim))
+            self.shift_net = perceptron(inputs, hidden, shifts, zero=True)
+            if tracking:
+                self.tracker = Tracker(num_context, moved)
+            else:
+                self.drift_linear = nn.Parameter(torch.zeros(dim, dim))
         self.start_mean = nn.Parameter(torch.zeros(dim))
         self.start_log_sd = nn.Parameter(torch.zeros(dim))
-        if second_order:
-            with torch.no_grad():
-                self.drift_linear[dim // 2 :, : dim // 2].fill_diagonal_(_GAIN / frame_step)
 
     def drift(self, x: Float[Tensor, "*batch D"]) -> Float[Tensor, "*batch D"]:
-        """b(x)."""
-        found: Tensor = self.drift_net(x) + x @ self.drift_linear
-        return found
+        """b(x); with velocities these are the drift of the positions."""
+        found: Tensor = self.drift_net(x)
+        if self.tracker is None:
+            return found + x @ self.drift_linear
+        return torch.cat([self.speed * x[..., self.dim // 2 :], found], -1)
+
+    def diffusion(self, x: Float[Tensor, "*batch D"]) -> Float[Tensor, "*batch D"]:
+        """s(x); that of positions is 0."""
+        found: Tensor = self.diffusion_net(x[..., : self.num_decoded])
+        return found if self.tracker is None else torch.cat([torch.zeros_like(found), found], -1)
 
     def sample(
         self, num_paths: int, num_steps: int, *, generator: torch.Generator | None = None
@@ -201,27 +228,43 @@ class LatentDynamics(nn.Module):
         context: Float[Tensor, "N B G"] | None = None,
     ) -> LatentPath:
         first, modes, slope = state
-        fixed = partial(advance, diffusion=self.diffusion_net, weights=terms.weights)
 
         def step(n: int, states: tuple[Tensor, ...], own: Tensor, *given: Tensor) -> Any:
             x, y, kl = states
+            drift, scale = self.drift(x), self.diffusion(x)
             control = None
             if given:
-                own, control, more = self._shifted(x, y, slope, own, terms, given[0])
+                seen = (x, y, slope, drift, scale)
+                own, control, more = self._shifted(*seen, own, terms, *given)
                 kl = kl + more
-            x, y = fixed(
-                *(x, y, slope, own), drift=self.drift(x), matrices=terms.matrices, control=control
+            x, y = advance(
+                *(x, y, slope, own, drift),
+                lambda _: scale,
+                terms.weights,
+                terms.matrices,
+                control,
             )
             return (x, y, kl), (x, y)
 
         inputs = (white,) if context is None else (white, context)
+        if context is not None and self.tracker is not None:
+            inputs = (*inputs, *self.tracker(context))
         start = (first, modes, first.new_zeros(len(first)))
         (_, _, kl), (xs, ys) = scan_steps(step, start, inputs, segment=self.segment)
         x, y = torch.cat([first[None], xs]), torch.cat([modes[None], ys])
         return LatentPath(x, y, slope, kl)
 
     def _shifted(
-        self, x: Tensor, y: Tensor, slope: Tensor, own: Tensor, terms: NoiseTerms, context: Tensor
+        self,
+        x: Tensor,
+        y: Tensor,
+        slope: Tensor,
+        drift: Tensor,
+        scale: Tensor,
+        own: Tensor,
+        terms: NoiseTerms,
+        context: Tensor,
+        *aims: Tensor,
     ) -> tuple[Tensor, Tensor | None, Tensor]:
         """White noise and control of the posterior's next step, and its divergence."""
         h = terms.matrices.step
@@ -231,6 +274,14 @@ class LatentDynamics(nn.Module):
         if self.posterior == "control":
             return own, found, 0.5 * h * found.square().sum(-1)
         mean, log_sd = found.chunk(2, -1)
+        if self.tracker is not None:
+            ahead = x + drift * h + scale * expected
+            fresh = scale[..., self.num_decoded :] * terms.fresh_sd
+            aim = Aims(*aims)
+            mean = aim.live * (mean + self.tracker.shift(ahead, aim, self.speed * h) / fresh)
+            log_sd = aim.live * (log_sd + _FIRST_LOG_SD)
+            still = torch.zeros_like(mean)
+            mean, log_sd = torch.cat([still, mean], -1), torch.cat([still, log_sd], -1)
         log_sd = log_sd.clamp_min(_LEAST_LOG_SD)
         along = own @ terms.along
         moved = (mean + torch.expm1(log_sd) * along)[..., None] * terms.along
@@ -288,23 +339,23 @@ def _check(positive: dict[str, float]) -> None:
             )
 
 
-def _check_kinds(posterior: str, second_order: bool, dim: int) -> None:
-    if posterior not in ("gaussian", "control"):
+def _check_posterior(posterior: str, dim: int) -> None:
+    if posterior not in ("tracking", "gaussian", "control"):
         raise ConfigurationError(
             message(
                 "There is no such posterior",
                 where="posterior",
                 got=repr(posterior),
-                expected='"gaussian" or "control"',
+                expected='"tracking", "gaussian" or "control"',
             )
         )
-    if second_order and dim % 2:
+    if posterior == "tracking" and dim % 2:
         raise ConfigurationError(
             message(
                 "Half of the coordinates cannot be velocities",
                 where="dim",
                 got=dim,
                 expected="an even number",
-                remedy="second_order=False has no velocities",
+                remedy='posterior="gaussian" has no velocities',
             )
         )

@@ -17,12 +17,25 @@ from jaxtyping import Float
 from torch import Tensor, nn
 from torch.nn.functional import softplus
 
-__all__ = ["Codes", "CoordinateDiffusion", "FrameDecoder", "VideoEncoder", "perceptron"]
+__all__ = [
+    "Aims",
+    "Codes",
+    "CoordinateDiffusion",
+    "FrameDecoder",
+    "PositionDiffusion",
+    "SpriteDecoder",
+    "Tracker",
+    "VideoEncoder",
+    "perceptron",
+]
 
 _COARSEST = 4
 _MAX_GROUPS = 8
 _DENSE = 256
 _DARK = -2.0
+_FAINT = -1.5
+_LEAST_SHARE = 0.1
+_FEEDBACK, _TRUST = -0.5, 1.0  # logits
 
 
 class Codes(NamedTuple):
@@ -101,14 +114,18 @@ class FrameDecoder(nn.Module):
     """Mean of a frame's pixels from the state and the content, in (0, 1); dark at the start.
 
     Example:
-        >>> FrameDecoder((4, 8), 3)(torch.zeros(5, 3)).shape
-        torch.Size([5, 16, 16])
+        >>> FrameDecoder((4, 8), 3, 2)(torch.zeros(5, 7, 3), torch.zeros(5, 2)).shape
+        torch.Size([5, 7, 16, 16])
     """
 
-    def __init__(self, widths: Sequence[int], num_inputs: int, pooled: bool = False) -> None:
+    def __init__(
+        self, widths: Sequence[int], num_states: int, num_content: int, pooled: bool = False
+    ) -> None:
         super().__init__()
         self.first = nn.Sequential(
-            nn.Linear(num_inputs, _DENSE), nn.SiLU(), nn.Linear(_DENSE, widths[-1] * _COARSEST**2)
+            nn.Linear(num_states + num_content, _DENSE),
+            nn.SiLU(),
+            nn.Linear(_DENSE, widths[-1] * _COARSEST**2),
         )
         stages: list[nn.Module] = []
         last: nn.Conv2d | nn.ConvTranspose2d
@@ -126,9 +143,13 @@ class FrameDecoder(nn.Module):
         self.stages = nn.Sequential(*stages)
         self.width = widths[-1]
 
-    def forward(self, inputs: Float[Tensor, "M I"]) -> Float[Tensor, "M H W"]:
+    def forward(
+        self, states: Float[Tensor, "B F D"], content: Float[Tensor, "B C"]
+    ) -> Float[Tensor, "B F H W"]:
+        still = content[:, None].expand(*states.shape[:2], -1)
+        inputs = torch.cat([states, still], -1).flatten(0, 1)
         maps = self.first(inputs).unflatten(-1, (self.width, _COARSEST, _COARSEST))
-        return torch.sigmoid(self.stages(maps)[:, 0])
+        return torch.sigmoid(self.stages(maps)[:, 0]).unflatten(0, states.shape[:2])
 
 
 class CoordinateDiffusion(nn.Module):
@@ -158,17 +179,152 @@ class CoordinateDiffusion(nn.Module):
         return softplus(values[..., 0].mT).reshape(x.shape)
 
 
+class PositionDiffusion(nn.Module):
+    """s(q) > 0 of all velocities, a network of the positions; never below a tenth of its start.
+
+    The bound keeps the posterior able to move: noise that vanishes before the decoder has learned
+    where things are cannot come back, because nothing then depends on it.
+
+    Example:
+        >>> diffusion = PositionDiffusion(3, 8, initial=0.5)
+        >>> torch.allclose(diffusion(torch.randn(2, 3)), torch.tensor(0.5))
+        True
+    """
+
+    def __init__(self, num_positions: int, width: int, initial: float) -> None:
+        super().__init__()
+        self.least = _LEAST_SHARE * initial
+        above = torch.tensor(initial - self.least, dtype=torch.float64)
+        start = float(above.expm1().log())
+        self.net = perceptron(num_positions, width, num_positions, zero=True, start=start)
+
+    def forward(self, positions: Float[Tensor, "*batch P"]) -> Float[Tensor, "*batch P"]:
+        found: Tensor = self.least + softplus(self.net(positions))
+        return found
+
+
+class Aims(NamedTuple):
+    """What the context says of every step, (N, B, P) each; ``live`` is (N, 1, 1).
+
+    Attributes:
+        position: next positions.
+        velocity: next velocities.
+        trust: share of the way to them that the posterior goes, in (0, 1).
+        live: 0 at the last step, whose velocity no frame depends on, and 1 before.
+    """
+
+    position: Tensor
+    velocity: Tensor
+    trust: Tensor
+    live: Tensor
+
+
+class Tracker(nn.Module):
+    """Steers velocities: forwards by the context's velocity, back by its position.
+
+    The wanted velocity is ``v* = v_c + k (q_c - q) / r``, with v_c and q_c linear in the context, q
+    the next position, r what a unit of velocity moves in a step and k in (0, 1) learned. The
+    posterior mean goes a share of the way from the prior's to it.
+
+    Example:
+        >>> tracker = Tracker(5, 2)
+        >>> aims = tracker(torch.randn(3, 4, 5))
+        >>> aims.position.shape, aims.live.flatten().tolist()
+        (torch.Size([3, 4, 2]), [1.0, 1.0, 0.0])
+    """
+
+    def __init__(self, num_context: int, num_positions: int) -> None:
+        super().__init__()
+        self.read = nn.Linear(num_context, 2 * num_positions)
+        self.weigh = nn.Linear(num_context, num_positions)
+        self.feedback = nn.Parameter(torch.full((num_positions,), _FEEDBACK))
+        nn.init.zeros_(self.weigh.weight)
+        nn.init.constant_(self.weigh.bias, _TRUST)
+
+    def forward(self, context: Float[Tensor, "N B G"]) -> Aims:
+        position, velocity = self.read(context).chunk(2, -1)
+        live = torch.ones_like(context[:, :1, :1])
+        live[-1] = 0
+        return Aims(position, velocity, torch.sigmoid(self.weigh(context)), live)
+
+    def shift(
+        self,
+        ahead: Float[Tensor, "B D"],
+        aim: Aims,
+        reach: float,
+    ) -> Float[Tensor, "B P"]:
+        """Change of the velocities that the prior expects, by the aims of this step.
+
+        Args:
+            ahead: next positions and velocities that the prior expects.
+            aim: of one step, (B, P) each.
+            reach: what a unit of velocity moves in a step.
+        """
+        q, v = ahead.chunk(2, -1)
+        wanted = aim.velocity + torch.sigmoid(self.feedback) * (aim.position - q) / reach
+        return aim.trust * (wanted - v)
+
+
+class SpriteDecoder(nn.Module):
+    """Frames of objects that move and do not change: a picture each, put at its position.
+
+    The pictures, half a frame wide, come from the content, once a video; positions are pairs of
+    coordinates in units of a quarter of the frame, 0 in the middle. Pixels between are bilinear and
+    objects overlay as ``1 - prod(1 - s)``. Positions mean what they say, and no network has to
+    learn what moving is. Source: M. Jaderberg et al., Spatial Transformer Networks, NIPS 2015.
+
+    Example:
+        >>> decoder = SpriteDecoder(16, num_objects=2, num_content=3)
+        >>> decoder(torch.zeros(5, 7, 4), torch.zeros(5, 3)).shape
+        torch.Size([5, 7, 16, 16])
+    """
+
+    pixels: Tensor
+    inside: Tensor
+
+    def __init__(self, size: int, num_objects: int, num_content: int) -> None:
+        super().__init__()
+        self.size, self.num_objects, self.side = size, num_objects, size // 2
+        last = nn.Linear(_DENSE, num_objects * self.side**2)
+        self.pictures = nn.Sequential(
+            *(nn.Linear(num_content, _DENSE), nn.SiLU(), nn.Linear(_DENSE, _DENSE), nn.SiLU()), last
+        )
+        self.register_buffer("pixels", torch.arange(size, dtype=torch.get_default_dtype()))
+        self.register_buffer("inside", torch.arange(self.side, dtype=torch.get_default_dtype()))
+        across = torch.linspace(-1, 1, self.side).square()
+        blob = torch.exp(-2 * (across[:, None] + across)).flatten()
+        with torch.no_grad():  # faint, so that an object finds what it is near
+            last.bias.copy_((blob + _FAINT).repeat(num_objects))
+
+    def forward(
+        self, positions: Float[Tensor, "B F P"], content: Float[Tensor, "B C"]
+    ) -> Float[Tensor, "B F H W"]:
+        side = self.side
+        pictures = torch.sigmoid(self.pictures(content)).unflatten(1, (1, -1, side, side))
+        corner = (positions.unflatten(-1, (-1, 2)) + 1) * (side / 2)  # (B, F, J, 2)
+        where = self.pixels - corner[..., None]
+        shares = (1 - (where[..., None] - self.inside).abs()).clamp_min(0)  # (B, F, J, 2, H, side)
+        rows, columns = shares.unbind(3)
+        return 1 - (1 - rows @ pictures @ columns.mT).prod(2)
+
+
 def perceptron(
-    num_inputs: int, width: int, num_outputs: int, *, depth: int = 2, zero: bool = False
+    num_inputs: int,
+    width: int,
+    num_outputs: int,
+    *,
+    depth: int = 2,
+    zero: bool = False,
+    start: float = 0.0,
 ) -> nn.Sequential:
-    """Dense layers with tanh between; ``zero`` makes the last one start from zero."""
+    """Dense layers with tanh between; ``zero`` makes the outputs start as ``start``."""
     layers: list[nn.Module] = []
     for number in range(depth):
         layers += [nn.Linear(num_inputs if number == 0 else width, width), nn.Tanh()]
     last = nn.Linear(width, num_outputs)
     if zero:
         nn.init.zeros_(last.weight)
-        nn.init.zeros_(last.bias)
+        nn.init.constant_(last.bias, start)
     return nn.Sequential(*layers, last)
 
 

@@ -31,6 +31,7 @@ class NoiseTerms(NamedTuple):
         slope: sd of the static slope, ().
         start_root: root of the covariance of Y(0), (K, K).
         along: direction in white noise that moves the path, ``R'w / |R'w|``, (K,).
+        fresh_sd: ``|R'w|``, how far the white noise of a step moves the path, ().
         scale: stationary sd of the modes, by which networks see them, (K,).
     """
 
@@ -39,6 +40,7 @@ class NoiseTerms(NamedTuple):
     slope: Tensor
     start_root: Float[Tensor, "K K"]
     along: Float[Tensor, " K"]
+    fresh_sd: Tensor
     scale: Float[Tensor, " K"]
 
 
@@ -127,7 +129,9 @@ class LatentNoise(nn.Module):
             start = vectors * values.clamp_min(0).sqrt()
             scale = (2 * process.rates).rsqrt()
         along = root.mT @ weights
-        along = along / along.norm()
+        fresh_sd = along.norm()
         matrices = StepMatrices(self.step, *(m.to(like) for m in self._matrices[1:]))
-        rest = (value.to(like) for value in (weights, slope, start, along, scale))
+        rest = (
+            value.to(like) for value in (weights, slope, start, along / fresh_sd, fresh_sd, scale)
+        )
         return NoiseTerms(matrices, *rest)

@@ -13,6 +13,7 @@ import torch
 from torch import Tensor
 
 from probkit.fractional.video import LatentVideoModel
+from probkit.fractional.video_batches import CutVideos
 from probkit.fractional.video_data import MovingDigits, moving_digits
 from probkit.fractional.video_dynamics import LatentDynamics
 from probkit.fractional.video_figures import plot_frames
@@ -29,7 +30,6 @@ PUBLISHED: dict[str, Any] = {
     "size": 64,
     "dynamics": {
         "dim": 6,
-        "second_order": False,
         "posterior": "control",
         "weights": "l2",
         "num_substeps": 3,
@@ -49,7 +49,8 @@ class VideoSettings:
 
     Args:
         size, num_frames, num_digits: of the videos.
-        num_known: first frames that predictions are given.
+        num_known: first frames that predictions are given; training videos are cut to random
+            lengths from there on.
         dynamics: settings of ``LatentDynamics``.
         model: settings of ``LatentVideoModel``.
         steps, batch_size: of training; all batches are fresh.
@@ -62,11 +63,13 @@ class VideoSettings:
     num_digits: int = 2
     num_known: int = 10
     dynamics: dict[str, Any] = field(default_factory=dict)
-    model: dict[str, Any] = field(default_factory=lambda: {"num_decoded": 8, "widths": (8, 16, 32)})
-    steps: int = 3000
+    model: dict[str, Any] = field(
+        default_factory=lambda: {"widths": (8, 16, 32), "decoder": "sprites"}
+    )
+    steps: int = 1500
     batch_size: int = 16
     num_test: int = 128
-    num_draws: int = 50
+    num_draws: int = 200
     device: str = "cpu"
 
     def test(self) -> Tensor:
@@ -120,7 +123,8 @@ def train_video(settings: VideoSettings, noise: str, seed: int, **options: Any) 
         device=settings.device,
     )
     start = time.process_time()
-    result = model.fit(stream, steps=settings.steps, seed=seed, **options)
+    videos = CutVideos(stream, settings.num_known, seed)
+    result = model.fit(videos, steps=settings.steps, seed=seed, **options)
     return TrainedVideo(model, result, time.process_time() - start)
 
 

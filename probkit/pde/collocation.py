@@ -100,10 +100,12 @@ class Collocation:
             following["scale"] = self._updated(found, state["scale"])
             return following, StepInfo(found.log_evidence, message="evidence")
         weights = found.weights
+        change = self._change(state["weights"], weights)  # of the full step, not of a halved one
         if self.problem.pde.nonlinear is not None and done > self.num_sweeps:
             rounding = 1e-7 * self._equation_weight * float(self.source.norm() + 1e-300)
-            weights = damped_step(self._total, state["weights"], weights, rounding)
-        change = self._change(state["weights"], weights)
+            weights = damped_step(
+                lambda w: self._objective(w, found), state["weights"], weights, rounding
+            )
         following["weights"] = weights
         linear = self.problem.pde.nonlinear is None
         info = StepInfo(
@@ -174,9 +176,12 @@ class Collocation:
         """Weighed misfit of conditions and data."""
         return self._beside @ weights - self._beside_target
 
-    def _total(self, weights: Tensor) -> float:
+    def _objective(self, weights: Tensor, found: WhitenedPosterior) -> float:
+        """Root of what the linear solve ``found`` minimises: residuals and prior."""
         equation = self._equation_weight * self.residual(weights)
-        return float(torch.cat([equation, self.condition_residual(weights)]).norm())
+        white = torch.where(found.root > 0, weights / found.root, 0.0)
+        prior = found.noise**0.5 * white
+        return float(torch.cat([equation, self.condition_residual(weights), prior]).norm())
 
     def _change(self, old: Tensor, new: Tensor) -> float:
         size = float((self._value @ new).norm())

@@ -13,6 +13,7 @@ from probkit.pde.errors import UnsolvableError
 __all__ = ["damped_step", "pointwise"]
 
 _MAX_HALVINGS = 8
+_GROWTH = 1e-9
 
 
 def pointwise(
@@ -35,18 +36,29 @@ def pointwise(
 
 
 def damped_step(
-    total: Callable[[Tensor], float], old: Tensor, new: Tensor, rounding: float
+    objective: Callable[[Tensor], float], old: Tensor, new: Tensor, rounding: float
 ) -> Tensor:
-    """Halve a Newton step until the residual does not grow; rounding is no growth.
+    """Halve a Newton step until the objective does not grow; rounding is no growth.
+
+    Where a residual remains, the last steps change the objective by no more than the linear
+    solves' own rounding, which has either sign. As only a billionth passes, even a thousand such
+    steps add up to a millionth, and the callers' limits on steps end them.
+
+    Args:
+        objective: root of what the linear solves minimise, their prior included: the residual
+            alone is least elsewhere, and the last steps would seem to make it grow.
+        old: the present iterate.
+        new: the answer of the linear solve.
+        rounding: an objective up to which the problem is solved.
 
     Raises:
         UnsolvableError: even a small step makes it grow.
     """
-    before = total(old)
+    before = objective(old)
     step = 1.0
     for _ in range(_MAX_HALVINGS):
         trial = old + step * (new - old)
-        if total(trial) <= max(before, rounding):
+        if objective(trial) <= max((1 + _GROWTH) * before, rounding):
             return trial
         step /= 2
     raise UnsolvableError(

@@ -17,6 +17,7 @@ from __future__ import annotations
 import math
 from dataclasses import dataclass
 from fractions import Fraction
+from functools import lru_cache
 from typing import Literal
 
 import numpy as np
@@ -129,6 +130,17 @@ def zcdp_of_approximate(epsilon: Amount, delta: float) -> Fraction:
         raise ConfigurationError(
             message("delta must lie strictly between 0 and 1", where="delta", got=delta)
         )
+    rho = _rho_of(eps, delta)
+    if rho <= 0:
+        raise ConfigurationError(
+            message("No zCDP budget is this small", where="epsilon, delta", got=(eps, delta))
+        )
+    return rho
+
+
+@lru_cache(maxsize=256)
+def _rho_of(eps: float, delta: float) -> Fraction:
+    """By bisection; a tenth of a second, and the same few budgets come again and again."""
     low, high = 0.0, eps + 10.0  # rho = epsilon gives no delta < 1/2 for any use
     target = math.log(delta)
     for _ in range(200):
@@ -137,12 +149,7 @@ def zcdp_of_approximate(epsilon: Amount, delta: float) -> Fraction:
             low = middle
         else:
             high = middle
-    rho = Fraction(low * (1 - 1e-9))
-    if rho <= 0:
-        raise ConfigurationError(
-            message("No zCDP budget is this small", where="epsilon, delta", got=(eps, delta))
-        )
-    return rho
+    return Fraction(low * (1 - 1e-9))
 
 
 def _log_delta(rho: float, epsilon: float) -> float:

@@ -12,6 +12,7 @@ from probkit.similarity.noise_aware import NoiseAwareModel
 from probkit.similarity.recommendation import Recommendation, recommend
 from probkit.similarity.regression import PrivateGPRegression
 from probkit.similarity.release import Release
+from probkit.similarity.release_likelihood import ReleaseLikelihood
 from probkit.similarity.rff_kernel import PrivateRFFKernel
 from probkit.similarity.sketch import Sketch
 from probkit.similarity.spectral_laws import KERNELS, CompletelyMonotone
@@ -32,6 +33,7 @@ __all__ = [
     "PrivateRFFKernel",
     "Recommendation",
     "Release",
+    "ReleaseLikelihood",
     "Sketch",
     "choose_bandwidth",
     "recommend",

@@ -9,9 +9,10 @@ import torch
 from probkit.errors import ConfigurationError, DataError, DtypeError, ShapeError
 from probkit.fractional import MarkovApproxFBM
 from probkit.fractional.video import LatentVideoModel
-from probkit.fractional.video_batches import EqualBatches, ShuffledVideos
+from probkit.fractional.video_batches import CutVideos, EqualBatches, ShuffledVideos
 from probkit.fractional.video_data import MovingDigits, moving_digits
 from probkit.fractional.video_dynamics import LatentDynamics, PathLaw
+from probkit.fractional.video_networks import SpriteDecoder
 from probkit.fractional.video_scores import baseline_psnr, prediction_psnr, psnr
 from probkit.infer import SVI, param_scope, pyro_seed
 
@@ -82,7 +83,7 @@ def test_impossible_digits_are_refused(settings, words):
 def test_noise_of_the_path_is_fractional():
     """Constant coefficients: the covariance of X is that of the process, start included."""
     dynamics = LatentDynamics(
-        dim=2, second_order=False, hurst=0.3, diffusion=0.7, num_frames=7, hidden=4
+        dim=2, posterior="gaussian", hurst=0.3, diffusion=0.7, num_frames=7, hidden=4
     ).double()
     path = dynamics.sample(40_000, 6, generator=torch.Generator().manual_seed(0))
     moved = (path.x[1:] - path.x[0]).detach().permute(2, 1, 0)
@@ -112,7 +113,7 @@ def test_half_a_hurst_index_is_brownian():
 @pytest.mark.parametrize("noise", ["fractional", "brownian"])
 def test_gaussian_posterior_against_a_plain_loop(noise, substeps):
     """The same paths step by step, and a divergence that is the mean of log q - log p."""
-    dynamics = LatentDynamics(**SMALL, noise=noise, num_substeps=substeps)
+    dynamics = LatentDynamics(**SMALL, noise=noise, num_substeps=substeps, posterior="gaussian")
     dynamics = stir(dynamics, size=0.05).double()
     B, T, D, K = 4000, 3, 4, dynamics.noise.size
     context = torch.randn(T, 5, generator=torch.Generator().manual_seed(2), dtype=F64)
@@ -159,6 +160,72 @@ def test_gaussian_posterior_against_a_plain_loop(noise, substeps):
 
 
 @pytest.mark.parametrize("noise", ["fractional", "brownian"])
+def test_tracking_posterior_against_a_plain_loop(noise):
+    """Steps written out; divergence as the mean of log q - log p; nothing is steered at the end."""
+    dynamics = stir(LatentDynamics(**SMALL, noise=noise), size=0.05).double()
+    B, T, K = 4000, 4, dynamics.noise.size
+    context = torch.randn(T, 5, generator=torch.Generator().manual_seed(2), dtype=F64)
+    start = torch.zeros(B, 2, 4, dynamics.start_size, dtype=F64)
+    with torch.no_grad():
+        # near the prior, where averages of ratios of densities converge
+        dynamics.tracker.weigh.bias.sub_(4.0)
+        dynamics.shift_net[-1].bias[2:].add_(0.9)
+        generator = torch.Generator().manual_seed(3)
+        path = dynamics.infer(start, context.expand(B, -1, -1), generator=generator)
+        generator = torch.Generator().manual_seed(3)
+        torch.randn(B, 4, K + 2, generator=generator, dtype=F64)
+        white = torch.randn(T - 1, B, 4, K, generator=generator, dtype=F64)
+        terms, tracker = dynamics.noise.terms(context), dynamics.tracker
+        h, decay, _, root = terms.matrices
+        fall, feedback = terms.weights * (decay - 1), torch.sigmoid(tracker.feedback)
+        q, v = path.x[0].chunk(2, -1)
+        y, ratio = path.y[0], torch.zeros(B, dtype=F64)
+        for n in range(T - 1):
+            expected = y @ fall + path.slope * h
+            g = context[n].expand(B, 5)
+            seen = [q, v, expected / h**0.5, (y / terms.scale).flatten(1), g]
+            shift, log_sd = dynamics.shift_net(torch.cat(seen, 1)).chunk(2, -1)
+            next_q = q + 2.5 * h * v
+            s = dynamics.diffusion_net(q)
+            next_v = v + dynamics.drift_net(torch.cat([q, v], 1)) * h + s * expected[:, 2:]
+            where, speed = tracker.read(g).chunk(2, -1)
+            wanted = speed + feedback * (where - next_q) / (2.5 * h)
+            fresh = s * (root.mT @ terms.weights).norm()
+            mean = shift + torch.sigmoid(tracker.weigh(g)) * (wanted - next_v) / fresh
+            log_sd = log_sd - 1.0
+            if n == T - 2:
+                mean, log_sd = torch.zeros_like(mean), torch.zeros_like(log_sd)
+            along = white[n] @ terms.along
+            e = mean + log_sd.exp() * along[:, 2:]
+            q, v = next_q, next_v + fresh * e
+            assert torch.allclose(path.x[n + 1], torch.cat([q, v], 1))
+            ratio = ratio + (0.5 * (e.square() - along[:, 2:].square()) - log_sd).sum(1)
+            y = path.y[n + 1]
+    gap = ratio - path.kl
+    assert abs(float(gap.mean())) < 4 * float(gap.std()) / B**0.5
+    inverse = (-ratio).exp()
+    assert abs(float(inverse.mean()) - 1) < 4 * float(inverse.std()) / B**0.5
+
+
+def test_sprites_move_by_whole_and_half_pixels():
+    """A quarter of the frame a unit; half a pixel is the mean of neighbours; 1 - prod(1 - s)."""
+    decoder = stir(SpriteDecoder(16, num_objects=1, num_content=3)).double()
+    content = torch.ones(1, 3, dtype=F64)
+    places = torch.tensor([[0.0, 0.0], [0.25, 0.0], [0.0, -0.125], [9.0, 0.0]], dtype=F64)
+    still, down, left, away = decoder(places[None], content)[0].detach()
+    assert float(still[4:12, 4:12].min()) > 0
+    assert float(still.sum()) == pytest.approx(float(still[4:12, 4:12].sum()), rel=1e-12)
+    assert torch.allclose(down, still.roll(1, 0)) and float(away.abs().max()) == 0
+    assert torch.allclose(left, (still + still.roll(-1, 1)) / 2)
+    pair = stir(SpriteDecoder(16, num_objects=2, num_content=3)).double()
+    both = pair(torch.zeros(1, 1, 4, dtype=F64), content)
+    far = 9.0 * torch.ones(1, 1, 2, dtype=F64)
+    near = torch.zeros_like(far)
+    alone = [pair(torch.cat(order, -1), content) for order in ((near, far), (far, near))]
+    assert torch.allclose(both, 1 - (1 - alone[0]) * (1 - alone[1]))
+
+
+@pytest.mark.parametrize("noise", ["fractional", "brownian"])
 def test_control_costs_the_divergence_of_the_white_noise(noise):
     """u^2 h / 2 bounds the divergence of the modes, and is equal to it for Brownian motion."""
     dynamics = stir(LatentDynamics(**SMALL, noise=noise, posterior="control")).double()
@@ -187,8 +254,9 @@ def test_control_costs_the_divergence_of_the_white_noise(noise):
     assert torch.allclose(path.x[-1], x) and torch.allclose(path.kl, kl)
 
 
-def test_hurst_index_and_all_weights_get_gradients():
-    model = stir(small())
+@pytest.mark.parametrize("decoder", ["convolution", "sprites"])
+def test_hurst_index_and_all_weights_get_gradients(decoder):
+    model = stir(small(decoder=decoder))
     frames = moving_digits(3, num_frames=6, seed=0)
     with param_scope():
         pyro.infer.Trace_ELBO().differentiable_loss(model.model, model.guide, frames).backward()
@@ -246,7 +314,7 @@ def test_training_raises_the_bound_and_leaves_nothing_global():
 
 def test_published_settings_make_a_model():
     """First order, control and L2 weights: the state of Y(0) is the prior's, and all is finite."""
-    settings = {"second_order": False, "posterior": "control", "weights": "l2", "num_substeps": 3}
+    settings = {"posterior": "control", "weights": "l2", "num_substeps": 3}
     model = stir(small(settings, pooled=True))
     frames = moving_digits(2, num_frames=4, seed=0)
     assert model.dynamics.noise.size == 5 and model.dynamics.start_size == 1
@@ -280,6 +348,18 @@ def test_scores():
     assert float(psnr(truth, truth).min()) == 100.0
     with pytest.raises(ShapeError, match="draws"):
         prediction_psnr(draws[:, :1], truth)
+
+
+def test_videos_are_cut_to_random_lengths():
+    videos = torch.arange(8.0)[:, None, None].expand(3, 8, 4, 4)
+    cut = CutVideos([videos] * 40, 5, seed=0)
+    first, again = list(cut), list(cut)
+    assert {batch.shape[1] for batch in first} == {5, 6, 7, 8}
+    assert all(torch.equal(a, b) for a, b in zip(first, again, strict=True))
+    assert all(bool((batch.diff(dim=1) == 1).all()) for batch in first)
+    assert {float(batch[0, 0, 0, 0]) for batch in first} == {0.0, 1.0, 2.0, 3.0}
+    with pytest.raises(ConfigurationError, match="least"):
+        next(iter(CutVideos([videos], 9, seed=0)))
 
 
 def test_batches():
@@ -321,11 +401,14 @@ def test_bad_frames_are_refused(change, error, words):
         ({"posterior": "exact"}, "posterior"),
         ({"frame_step": 0.0}, "frame_step"),
         ({"hurst": 1.2}, "urst"),
+        ({"dim": 6}, "sprites"),
+        ({"decoder": "pixels"}, "decoder"),
     ],
 )
 def test_impossible_dynamics_are_refused(settings, words):
+    decoder = settings.pop("decoder", "sprites")
     with pytest.raises(ConfigurationError, match=words):
-        LatentDynamics(**(SMALL | settings))
+        small(settings, decoder=decoder)
 
 
 @pytest.mark.parametrize(

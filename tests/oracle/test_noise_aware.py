@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 import torch
 
-from probkit.errors import ConfigurationError
+from probkit.errors import ConfigurationError, ShapeError
 from probkit.infer import NUTS
 from probkit.privacy import PrivacyAccountant
 from probkit.similarity import (
@@ -14,6 +14,7 @@ from probkit.similarity import (
     NoiseAwareModel,
     PrivateDistance,
     PrivateKDE,
+    ReleaseLikelihood,
 )
 
 RECORDS = 3000
@@ -38,13 +39,13 @@ def test_covariance_of_the_released_means_is_that_of_simulated_mixtures():
     which = torch.multinomial(sites["weight"], 400_000, replacement=True, generator=generator)
     noise = torch.randn(len(which), 2, generator=generator, dtype=torch.float64)
     x = sites["location"][which] + sites["scale"][which, None] * noise
-    model = NoiseAwareModel(release_of(x[:RECORDS], 5), law, ignore_noise=True)
-    angle = x @ model._waves.mT
+    likelihood = ReleaseLikelihood(release_of(x[:RECORDS], 5), law, ignore_noise=True)
+    angle = x @ likelihood._waves.mT
     waves = torch.cat([angle.cos(), angle.sin()], 1)
-    assert torch.allclose(law.characteristic(theta, model._waves), waves.mean(0), atol=5e-3)
-    covariance = model._full(theta)
+    assert torch.allclose(likelihood.mean(theta), waves.mean(0), atol=5e-3)
+    covariance = likelihood.full_covariance(theta)
     assert torch.allclose(RECORDS * covariance, waves.T.cov(), atol=5e-3)
-    assert torch.allclose(covariance.diagonal(), model._diagonal(theta), rtol=1e-6, atol=1e-10)
+    assert torch.allclose(covariance.diagonal(), likelihood.variance(theta), rtol=1e-6, atol=1e-10)
 
 
 def test_posterior_is_near_the_truth_and_wider_than_without_noise():
@@ -92,3 +93,30 @@ def test_other_releases_are_refused(release, law):
 def test_unknown_covariance_is_refused():
     with pytest.raises(ConfigurationError, match="covariance"):
         NoiseAwareModel(release_of(gaussian_records()), GaussianRecords(2), covariance="low rank")
+
+
+def test_law_of_a_batch_is_the_dense_law_of_each_and_knows_the_centre():
+    x = gaussian_records()
+    releases = [release_of(x[:n], 4, center=[1.0, -2.0]) for n in (500, RECORDS)]
+    law = GaussianRecords(2)
+    theta = torch.tensor([[[0.4, -0.2, -0.3], [0.6, 0.1, 0.2]]], dtype=torch.float64)
+    batch = ReleaseLikelihood(releases, law)
+    found = batch.law(theta).log_prob(batch.observed)[0]
+    for j, release in enumerate(releases):
+        one = ReleaseLikelihood(release, law)
+        density = torch.distributions.MultivariateNormal(
+            one.mean(theta[0, j]), one.full_covariance(theta[0, j])
+        )
+        assert float(found[j]) == pytest.approx(float(density.log_prob(one.observed)), abs=1e-8)
+        angle = x[: release.count] @ one._waves.mT
+        gap = one.observed - torch.cat([angle.cos(), angle.sin()], 1).mean(0)
+        assert bool((gap.abs() < 6 * one.noise_sd + 1e-3).all())
+
+
+def test_releases_of_other_waves_and_unknowns_of_another_shape_are_refused():
+    x = gaussian_records()
+    with pytest.raises(ConfigurationError, match=r"release\[1\]"):
+        ReleaseLikelihood([release_of(x, 4), release_of(x, 4, seed=1)], GaussianRecords(2))
+    likelihood = ReleaseLikelihood([release_of(x, 4)] * 2, GaussianRecords(2))
+    with pytest.raises(ShapeError, match="theta"):
+        likelihood.law(torch.zeros(3, dtype=torch.float64))

@@ -8,8 +8,20 @@ import torch
 from probkit.errors import ConfigurationError, DataError, FitWarning
 from probkit.linalg.sketched import sampled_root, sketched_solve
 from probkit.linalg.weight_space import weight_space_posterior
-from probkit.pde import CASES, PDE, Box, Condition, GPSolver, Mask, PDESolution, Problem, Term
+from probkit.pde import (
+    CASES,
+    PDE,
+    Box,
+    Condition,
+    GPSolver,
+    Mask,
+    PDESolution,
+    Problem,
+    Term,
+    UnsolvableError,
+)
 from probkit.pde.grid_rows import DenseRows
+from probkit.pde.newton import damped_step
 
 LAPLACE = PDE([Term(1.0, (2, 0)), Term(1.0, (0, 2))])
 
@@ -59,6 +71,33 @@ def test_separable_and_rows_agree():
     slopes = [s.mean(x, derivative=(1, 0)) for s in (fast, rows)]
     torch.testing.assert_close(slopes[0], slopes[1], rtol=1e-5, atol=1e-6)
     assert float(fast.sd(x).max()) < 1e-6
+
+
+@pytest.mark.parametrize("noise", [0.0, 0.05])
+def test_newton_settles_where_a_residual_remains(noise):
+    # the grid is coarse or the data noisy: the least of the residual alone is not the answer's
+    def start(x):
+        waves = ((0.6, 1), (0.4, 3), (-0.3, 4))
+        return sum(a * torch.sin(k * math.pi * x[:, 0]) for a, k in waves)
+
+    terms = [Term(1.0, (0, 1)), Term(-0.01, (2, 0)), Term(-0.5, (0, 0))]
+    fronts = PDE(terms, nonlinear=lambda u: 0.5 * u**3)
+    known = [*(Condition.dirichlet((0, side)) for side in (0, 1)), Condition.initial(1, start)]
+    problem = Problem(fronts, Box([(-1.0, 1.0), (0.0, 1.0)], (20, 16)), known, 0.0, noise=noise)
+    solution = GPSolver().fit(problem)
+    assert solution.diagnostics["method"] == "rows"
+    assert solution.status.name == "CONVERGED"
+    axes = [torch.linspace(-1, 1, 41, dtype=torch.float64), torch.ones(1, dtype=torch.float64)]
+    at_start = torch.cartesian_prod(axes[0], 0 * axes[1])
+    torch.testing.assert_close(solution.mean(at_start), start(at_start), rtol=0, atol=0.02)
+
+
+def test_damped_step_halves_or_refuses_what_grows():
+    old, far = torch.tensor([1.0]), torch.tensor([-7.0])
+    found = damped_step(lambda u: float(u.abs()), old, far, 1e-12)
+    assert found.tolist() == [-1.0]  # the longest of the halved steps that grows nothing
+    with pytest.raises(UnsolvableError, match="does not reduce"):
+        damped_step(lambda u: 1 + 1e-6 * float((u - 1).abs()), old, far, 1e-12)
 
 
 def test_three_dimensions():
