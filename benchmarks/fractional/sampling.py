@@ -30,7 +30,7 @@ def sampling(context: Context) -> Iterator[Line]:
     mean, sd = dense_posterior(y, HurstModel("levels").fit(y))
     draws = context.size(300, 40)
     engines: dict[str, Any] = {
-        "nuts": NUTS(num_samples=draws, num_warmup=draws // 2, num_chains=4, full_mass=True),
+        "nuts": NUTS(num_samples=3 * draws, num_warmup=2 * draws, num_chains=4, full_mass=True),
         "hmc": HMC(num_samples=draws, num_warmup=draws // 2, num_chains=8, dense_mass=True),
     }
     for name, engine in engines.items():
