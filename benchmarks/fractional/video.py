@@ -1,7 +1,7 @@
 """R19: the latent video model on moving digits: prediction, and fractional against Brownian noise.
 
 Protocol: 25 frames of 32 x 32 with two digits; of 128 test videos, whose digits training never
-shows, the first 10 frames are given and 15 predicted. The forecast is the mean of 50 draws; PSNR
+shows, the first 10 frames are given and 15 predicted. The forecast is the mean of 200 draws; PSNR
 is averaged over frames and videos. The best of the draws, as the papers choose with the truth at
 hand, is reported. Both noises are trained alike with three seeds each.
 """

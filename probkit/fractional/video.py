@@ -11,9 +11,9 @@ with w a point estimate without a prior, as published.
 A law on paths has no density but relative to another: that of the site ``path`` is relative to the
 prior's, which makes it 1 in the model and dQ/dP in the guide, given by its expected logarithm.
 
-Source: Daems et al., ICLR 2024, arXiv 2310.12975. Ours: exact steps, the Gaussian posterior,
-velocities (``probkit.fractional.video_dynamics``), strided convolutions, and a likelihood that is
-estimated from frames drawn at random (``num_decoded``).
+Source: Daems et al., ICLR 2024, arXiv 2310.12975. Ours: exact steps, velocities and a
+posterior that tracks (``probkit.fractional.video_dynamics``), strided convolutions, sprites, and a
+likelihood that can be estimated from frames drawn at random (``num_decoded``).
 """
 
 from __future__ import annotations

@@ -219,7 +219,8 @@ class VideoStudy:
         """Truth, reconstruction, and the mean and three draws of the prediction."""
         n = self.settings.num_known
         count = video.shape[1] - n
-        draws = model.predict(video[:, :n], count, num_samples=50, seed=_DRAW_SEED)[:, 0].cpu()
+        number = self.settings.num_draws
+        draws = model.predict(video[:, :n], count, num_samples=number, seed=_DRAW_SEED)[:, 0].cpu()
         rows = {"truth": video[0].cpu(), "reconstruction": model.reconstruct(video)[0].cpu()}
         rows["predicted mean"] = draws.mean(0)
         return rows | {f"draw {k + 1}": draws[k] for k in range(3)}
@@ -227,14 +228,14 @@ class VideoStudy:
     def _curves(self, trained: dict[str, TrainedVideo], test: Tensor, path: Path) -> Path:
         """PSNR of every predicted frame, with two standard errors over videos."""
         n = self.settings.num_known
-        truth = test[:, n:]
+        truth, number = test[:, n:], self.settings.num_draws
         forecasts = {
             "last frame": test[:, n - 1 : n].expand_as(truth),
             "mean frame": self.settings.mean_frame().expand_as(truth),
         }
         for name, one in trained.items():
             draws = [
-                one.model.predict(part, truth.shape[1], num_samples=50, seed=_DRAW_SEED).mean(0)
+                one.model.predict(part, truth.shape[1], num_samples=number, seed=_DRAW_SEED).mean(0)
                 for part in test[:, :n].split(16)
             ]
             forecasts[name] = torch.cat(draws)
