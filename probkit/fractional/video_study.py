@@ -66,7 +66,7 @@ class VideoSettings:
     model: dict[str, Any] = field(
         default_factory=lambda: {"widths": (8, 16, 32), "decoder": "sprites"}
     )
-    steps: int = 1500
+    steps: int = 7000
     batch_size: int = 16
     num_test: int = 128
     num_draws: int = 200
