@@ -25,7 +25,14 @@ from probkit.fractional.system import fractional_system
 from probkit.random import Seed, as_generator
 from probkit.statespace.fractional_tables import HURST_RANGE
 
-__all__ = ["NOISE_RANGE", "GridPosterior", "draw_grid", "grid_posterior", "reversion_range"]
+__all__ = [
+    "NOISE_RANGE",
+    "GridPosterior",
+    "draw_grid",
+    "grid_log_density",
+    "grid_posterior",
+    "reversion_range",
+]
 
 NOISE_RANGE = (math.log(1e-3), math.log(1e4))
 _MASS = 1e-5
@@ -97,6 +104,30 @@ def draw_grid(grid: GridPosterior, num_samples: int, seed: Seed) -> dict[str, Te
     square = grid.quadratic.gather(1, index) / 2 / gamma
     draws["log_scale"] = 0.5 * torch.log(square)
     return {name: value.mT[None] for name, value in draws.items()}
+
+
+def grid_log_density(
+    series: Series,
+    hurst: Float[Tensor, " I"],
+    log_noise: Float[Tensor, " J"],
+    *,
+    reversion: bool,
+) -> Float[Tensor, "I J"]:
+    """Log posterior density of index and noise, up to a constant, of series that share all.
+
+    The scale is integrated out, and the reversion rate summed over fifteen values of its range.
+    """
+    axes = [hurst, log_noise]
+    if reversion:
+        axes.append(torch.linspace(*reversion_range(series), 15, dtype=torch.float64))
+    parts = [
+        _pieces(series, some, True, reversion) for some in torch.cartesian_prod(*axes).split(_CHUNK)
+    ]
+    log_variance = torch.cat([part[0] for part in parts])
+    quadratic = torch.cat([part[1].sum(0) for part in parts])
+    number = len(series.values)
+    density = -0.5 * number * (series.num_observed * torch.log(quadratic) + log_variance)
+    return torch.logsumexp(density.reshape(len(hurst), len(log_noise), -1), -1)
 
 
 def reversion_range(series: Series) -> tuple[float, float]:

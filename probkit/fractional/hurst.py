@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import time
-import warnings
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -12,10 +11,12 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from probkit.errors import CheckpointError, ConfigurationError, FitWarning, message
+from probkit.errors import CheckpointError, ConfigurationError, message
+from probkit.fractional.doubtful_fits import warn_of_doubtful_fits
 from probkit.fractional.encoder import HurstEncoder
 from probkit.fractional.figures import plot_hurst
 from probkit.fractional.grid import GridPosterior, draw_grid, grid_posterior
+from probkit.fractional.index_coordinate import IndexCoordinate
 from probkit.fractional.model import hurst_model, log_scale
 from probkit.fractional.posterior import Clock, HurstPosterior, select_series
 from probkit.fractional.series import Series, prepare_series
@@ -23,6 +24,7 @@ from probkit.fractional.simulate import sample_series
 from probkit.fractional.variogram import Variogram, sample_variogram
 from probkit.infer import HMC, NUTS, DrawsPosterior, FitResult, Laplace, Status, fit
 from probkit.infer.provenance import data_digest, provenance
+from probkit.infer.sampling_diagnostics import mixing_diagnostics
 from probkit.random import Seed, as_generator
 from probkit.statespace.fractional_tables import HURST_RANGE
 
@@ -30,9 +32,6 @@ if TYPE_CHECKING:
     import xarray as xr
 
 __all__ = ["HurstModel"]
-
-_NEAR_END = 0.05
-_MOSTLY_NOISE = 8.0
 
 
 class HurstModel:
@@ -132,12 +131,9 @@ class HurstModel:
         elif isinstance(self.engine, HurstEncoder):
             self.result_ = self._fit_encoder(self.engine, values, grid)
         else:
-            model = hurst_model(self.series_, noise=self.noise, reversion=self.reversion)
-            found = fit(model, engine=self.engine, seed=self.seed)
-            found.posterior = self._in_user_units(found.posterior)
-            self.result_ = found
+            self.result_ = self._fit_model(self.engine)
         self.result_.diagnostics["num_missing"] = self.series_.num_missing
-        self._warn_at_the_ends()
+        warn_of_doubtful_fits(self._posterior(), self.series_, self.kind, noise=self.noise)
         return self
 
     def predict(
@@ -325,6 +321,24 @@ class HurstModel:
         diagnostics = {"log_evidence": found.log_evidence.tolist(), "grid_points": len(found.hurst)}
         return FitResult(Status.CONVERGED, posterior, history, diagnostics, record)
 
+    def _fit_model(self, engine: Laplace | NUTS | HMC) -> FitResult:
+        options = {"noise": self.noise, "reversion": self.reversion}
+        coordinate = None
+        if self.noise:
+            coordinate = IndexCoordinate(self.series_, reversion=self.reversion)
+        model = hurst_model(self.series_, coordinate=coordinate, **options)
+        found = fit(model, engine=engine, seed=self.seed)
+        posterior: Any = found.posterior
+        if coordinate is not None:
+            draws = dict(posterior.draws)
+            draws["hurst"] = coordinate.hurst(draws["log_noise"], draws.pop("hurst_offset"))
+            posterior = DrawsPosterior(draws)
+        posterior = self._in_user_units(posterior)
+        found.posterior = posterior
+        if "r_hat" in found.diagnostics:
+            found.diagnostics.update(mixing_diagnostics(posterior.draws))
+        return found
+
     def _in_user_units(self, posterior: Any) -> HurstPosterior:
         """Sites of the user: scale per unit of time, noise sd, reversion per unit of time."""
         draws, step = dict(posterior.draws), self.series_.step
@@ -364,37 +378,3 @@ class HurstModel:
     def _settings(self) -> dict[str, Any]:
         names = ("kind", "noise", "reversion", "grid_size", "num_samples", "seed")
         return {name: getattr(self, name) for name in names}
-
-    def _warn_at_the_ends(self) -> None:
-        mean = self.result_.posterior.mean()["hurst"]
-        low, high = HURST_RANGE[0] + _NEAR_END, HURST_RANGE[1] - _NEAR_END
-        if bool((mean < low).any()) or bool((mean > high).any()):
-            other = "increments" if self.kind == "levels" else "levels"
-            text = message(
-                "The Hurst index is at the end of its range",
-                got=f"posterior mean {float(mean.min()):.3f} to {float(mean.max()):.3f}",
-                causes=(
-                    f"the values are {other}, not {self.kind}",
-                    "noise that the model leaves out" if not self.noise else "a trend or a shift",
-                ),
-                remedy=f'check with kind="{other}"',
-            )
-            warnings.warn(text, FitWarning, stacklevel=3)
-        draws = self._posterior().draws
-        if "noise" not in draws:
-            return
-        moved = draws["scale"] * self.series_.step ** draws["hurst"]
-        share = (draws["noise"] / moved).flatten(0, 1).median(0).values
-        if bool((share > _MOSTLY_NOISE).any()):
-            text = message(
-                "Hardly anything but noise",
-                got=f"noise of {float(share.max()):.0f} times the process's change over one step",
-                causes=(
-                    f"the values are increments, not {self.kind}"
-                    if self.kind == "levels"
-                    else "the values are differences of noise",
-                    "noise that hides the process",
-                ),
-                remedy="look at the variogram; check kind",
-            )
-            warnings.warn(text, FitWarning, stacklevel=3)

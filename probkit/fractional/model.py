@@ -24,6 +24,7 @@ from torch import Tensor
 
 from probkit.fractional.batch_filter import filter_batch
 from probkit.fractional.grid import NOISE_RANGE, reversion_range
+from probkit.fractional.index_coordinate import IndexCoordinate
 from probkit.fractional.native_system import quick_system
 from probkit.fractional.quick_filter import filter_quickly
 from probkit.fractional.series import Series
@@ -56,11 +57,14 @@ def series_log_likelihood(
     return -0.5 * (count * (math.log(2 * math.pi) + 2 * log_scale) + deviance)
 
 
-def hurst_model(series: Series, *, noise: bool, reversion: bool) -> Callable[[], None]:
+def hurst_model(
+    series: Series, *, noise: bool, reversion: bool, coordinate: IndexCoordinate | None = None
+) -> Callable[[], None]:
     """The Pyro model of prepared series that share all parameters.
 
     Its sites are ``hurst``, ``scale_offset`` and, where asked for, ``log_noise`` and
-    ``log_reversion``; :func:`log_scale` turns the offset into the scale.
+    ``log_reversion``; :func:`log_scale` turns the offset into the scale. With a coordinate, which
+    needs noise, the unknown is ``hurst_offset`` and ``hurst`` a deterministic site.
     """
     count = len(series.values) * series.num_observed
     unit = series.values.new_ones(())
@@ -70,9 +74,14 @@ def hurst_model(series: Series, *, noise: bool, reversion: bool) -> Callable[[],
             low, high = (unit * value for value in span)
             return pyro.sample(name, dist.Uniform(low, high))
 
-        hurst = uniform("hurst", HURST_RANGE)
-        offset = pyro.sample("scale_offset", dist.Normal(0 * unit, _WIDE))
         log_noise = uniform("log_noise", NOISE_RANGE) if noise else None
+        if coordinate is None or log_noise is None:
+            hurst = uniform("hurst", HURST_RANGE)
+        else:
+            prior = dist.Logistic(-coordinate.centre(log_noise), unit)
+            value = coordinate.hurst(log_noise, pyro.sample("hurst_offset", prior))
+            hurst = pyro.deterministic("hurst", value)
+        offset = pyro.sample("scale_offset", dist.Normal(0 * unit, _WIDE))
         log_reversion = uniform("log_reversion", reversion_range(series)) if reversion else None
         system = _system(series, hurst, log_noise, log_reversion)
         deviance = filter_quickly(system, series, None)
