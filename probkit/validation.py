@@ -24,6 +24,7 @@ __all__ = [
     "check_finite",
     "check_positive",
     "check_whole",
+    "require_all_positive",
     "require_choice",
     "require_not_negative",
     "require_positive",
@@ -175,8 +176,16 @@ def require_positive(settings: object, *names: str) -> None:
     Raises:
         ConfigurationError: one is not; the message names it.
     """
-    for name in names:
-        value = getattr(settings, name)
+    require_all_positive(**{name: getattr(settings, name) for name in names})
+
+
+def require_all_positive(**settings: float) -> None:
+    """Check that all values are positive.
+
+    Raises:
+        ConfigurationError: one is not; the message names it.
+    """
+    for name, value in settings.items():
         if not value > 0:
             raise ConfigurationError(
                 message("A setting must be positive", where=name, got=value, expected="> 0")

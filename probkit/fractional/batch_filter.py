@@ -13,7 +13,6 @@ from __future__ import annotations
 
 import ctypes
 from functools import cache
-from importlib.resources import files
 
 import torch
 from torch.nn.functional import pad
@@ -22,8 +21,7 @@ from probkit.fractional.likelihood import FilterPieces, filter_series, initial_s
 from probkit.fractional.native_filter import is_plain, require_positive
 from probkit.fractional.series import Series
 from probkit.fractional.system import FractionalSystem
-from probkit.infer.native.build import library
-from probkit.infer.native.lowering import Unsupported
+from probkit.infer.native.build import packaged_library
 
 __all__ = ["filter_batch"]
 
@@ -80,10 +78,8 @@ def _run(code: ctypes.CDLL, system: FractionalSystem, series: Series) -> FilterP
 @cache
 def _library() -> ctypes.CDLL | None:
     """None where there is no C++ compiler."""
-    source = files("probkit.fractional").joinpath("batch_filter.cpp").read_text(encoding="utf-8")
-    try:
-        found = library(source)
-    except Unsupported:
+    found = packaged_library("probkit.fractional", "batch_filter.cpp")
+    if found is None:
         return None
     found.batch.restype = ctypes.c_int64
     return found

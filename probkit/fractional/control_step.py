@@ -18,7 +18,6 @@ import ctypes
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import cache
-from importlib.resources import files
 from typing import Any
 
 import torch
@@ -26,8 +25,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from probkit.fractional.native_filter import is_plain
-from probkit.infer.native.build import library
-from probkit.infer.native.lowering import Unsupported
+from probkit.infer.native.build import packaged_library
 from probkit.sde.exact import StepMatrices, weighted
 
 __all__ = ["StepGain", "choose_step", "control_step_by_torch"]
@@ -142,10 +140,8 @@ def _pointers(values: Sequence[Tensor | None]) -> list[int | None]:
 @cache
 def _library() -> ctypes.CDLL | None:
     """None where there is no C++ compiler."""
-    source = files("probkit.fractional").joinpath("control.cpp").read_text(encoding="utf-8")
-    try:
-        found = library(source)
-    except Unsupported:
+    found = packaged_library("probkit.fractional", "control.cpp")
+    if found is None:
         return None
     for function, count in ((found.control_step, 12), (found.control_step_adjoint, 17)):
         function.restype, function.argtypes = None, (ctypes.c_void_p,) * count

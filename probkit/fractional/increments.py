@@ -24,8 +24,9 @@ from torch import Tensor
 from torch.autograd.function import once_differentiable
 from torch.func import vmap
 
-from probkit.fractional.native_paths import is_native, path_library, pointer
+from probkit.fractional.native_paths import is_native, path_library
 from probkit.fractional.sde import FractionalSDE
+from probkit.infer.native.build import pointer
 from probkit.sde.scan import scan_steps
 from probkit.statespace.fractional import MarkovApproxFBM, exact_step
 

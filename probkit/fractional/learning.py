@@ -29,6 +29,7 @@ from probkit.fractional.guide import GuidePaths, MarkovGaussianGuide
 from probkit.fractional.increments import path_log_density, whitening
 from probkit.fractional.sde import FractionalSDE
 from probkit.infer.native.lowering import Unsupported
+from probkit.validation import require_all_positive
 
 __all__ = ["PathMarginal"]
 
@@ -76,11 +77,7 @@ class PathMarginal:
     def __init__(
         self, sde: FractionalSDE, y: Tensor, *, num_paths: int = 16, refresh: int = 10
     ) -> None:
-        for name, value in (("num_paths", num_paths), ("refresh", refresh)):
-            if not value > 0:
-                raise ConfigurationError(
-                    message("A setting must be positive", where=name, got=value, expected="> 0")
-                )
+        require_all_positive(num_paths=num_paths, refresh=refresh)
         if sde.learn_hurst or sde.hurst_prior is not None:
             raise ConfigurationError(
                 message(

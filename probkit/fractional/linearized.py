@@ -24,9 +24,10 @@ from torch import Tensor
 from torch.func import vmap
 
 from probkit.errors import ConfigurationError, NotPositiveDefiniteError, message
-from probkit.fractional.native_paths import is_native, path_library, pointer
+from probkit.fractional.native_paths import is_native, path_library
 from probkit.fractional.observation import GaussianLikelihood, derivative, quadratic_sites
 from probkit.fractional.sde import FractionalSDE
+from probkit.infer.native.build import pointer
 
 __all__ = [
     "Conditional",

@@ -19,7 +19,6 @@ from __future__ import annotations
 
 import ctypes
 from functools import cache
-from importlib.resources import files
 from typing import NamedTuple
 
 import torch
@@ -30,8 +29,7 @@ from torch._subclasses.fake_tensor import FakeTensor
 from probkit.errors import NotPositiveDefiniteError, message
 from probkit.fractional.series import Series
 from probkit.fractional.system import FractionalSystem
-from probkit.infer.native.build import library
-from probkit.infer.native.lowering import Unsupported
+from probkit.infer.native.build import packaged_library, pointer
 
 __all__ = [
     "NativeData",
@@ -144,7 +142,7 @@ class Run:
         self.quadratic = torch.zeros(num, dtype=rates.dtype)
         outputs = (self._means, self._covariances, self.log_variance, self.quadratic)
         problem = ctypes.byref(self._problem)
-        self.failed: int = code.forward(problem, *(_pointer(x) for x in outputs))
+        self.failed: int = code.forward(problem, *(pointer(x) for x in outputs))
         self._code = code
 
     def score(self, g_log: float, g_quadratic: Float[Tensor, " R"]) -> tuple[Tensor, ...]:
@@ -153,11 +151,11 @@ class Run:
         found = tuple(torch.zeros_like(x) for x in (rates, loadings, rates[0], rates[0]))
         self._code.backward(
             ctypes.byref(self._problem),
-            _pointer(self._means),
-            _pointer(self._covariances),
+            pointer(self._means),
+            pointer(self._covariances),
             ctypes.c_double(g_log),
-            _pointer(g_quadratic),
-            *(_pointer(x) for x in found),
+            pointer(g_quadratic),
+            *(pointer(x) for x in found),
         )
         return found
 
@@ -165,17 +163,11 @@ class Run:
 @cache
 def _library() -> ctypes.CDLL | None:
     """None where there is no C++ compiler."""
-    source = files("probkit.fractional").joinpath("filter.cpp").read_text(encoding="utf-8")
-    try:
-        found = library(source)
-    except Unsupported:
+    found = packaged_library("probkit.fractional", "filter.cpp")
+    if found is None:
         return None
     found.forward.restype = ctypes.c_int64
     for size in (found.padded, found.kept):
         size.restype, size.argtypes = ctypes.c_int64, (ctypes.c_int64,)
     found.backward.restype = None
     return found
-
-
-def _pointer(values: Tensor) -> ctypes.c_void_p:
-    return ctypes.c_void_p(values.data_ptr())

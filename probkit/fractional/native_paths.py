@@ -7,16 +7,14 @@ from __future__ import annotations
 
 import ctypes
 from functools import cache
-from importlib.resources import files
 
 import torch
 from torch import Tensor
 from torch._subclasses.fake_tensor import FakeTensor
 
-from probkit.infer.native.build import library
-from probkit.infer.native.lowering import Unsupported
+from probkit.infer.native.build import packaged_library
 
-__all__ = ["is_native", "path_library", "pointer"]
+__all__ = ["is_native", "path_library"]
 
 
 def is_native(like: Tensor) -> bool:
@@ -29,10 +27,8 @@ def is_native(like: Tensor) -> bool:
 @cache
 def path_library() -> ctypes.CDLL | None:
     """The recursions, built at the first call."""
-    source = files("probkit.fractional").joinpath("paths.cpp").read_text(encoding="utf-8")
-    try:
-        found = library(source)
-    except Unsupported:
+    found = packaged_library("probkit.fractional", "paths.cpp")
+    if found is None:
         return None
     size, data = ctypes.c_int64, ctypes.c_void_p
     found.condition.restype = size
@@ -41,8 +37,3 @@ def path_library() -> ctypes.CDLL | None:
         function.restype = None
         function.argtypes = [size] * 3 + [data] * 6
     return found
-
-
-def pointer(values: Tensor) -> ctypes.c_void_p:
-    """Of contiguous data that the caller keeps alive."""
-    return ctypes.c_void_p(values.data_ptr())

@@ -10,7 +10,6 @@ from __future__ import annotations
 import ctypes
 import math
 from functools import cache
-from importlib.resources import files
 from typing import Any
 
 import torch
@@ -19,8 +18,7 @@ from torch import Tensor
 
 from probkit.fractional.native_filter import is_plain
 from probkit.fractional.system import CLOSE, FractionalSystem, fractional_system
-from probkit.infer.native.build import library
-from probkit.infer.native.lowering import Unsupported
+from probkit.infer.native.build import packaged_library
 from probkit.statespace.fractional_tables import HURST_RANGE, law_table
 
 __all__ = ["quick_system"]
@@ -113,10 +111,8 @@ def _variance(hurst: float) -> Any:
 @cache
 def _library() -> ctypes.CDLL | None:
     """None where there is no C++ compiler."""
-    source = files("probkit.fractional").joinpath("system.cpp").read_text(encoding="utf-8")
-    try:
-        found = library(source)
-    except Unsupported:
+    found = packaged_library("probkit.fractional", "system.cpp")
+    if found is None:
         return None
     pointer, number = ctypes.c_void_p, ctypes.c_double
     found.system_of.argtypes = (pointer, number, ctypes.c_int64, number, pointer, number, pointer)

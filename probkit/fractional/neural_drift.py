@@ -20,8 +20,8 @@ from jaxtyping import Float
 from pyro.nn import PyroModule, PyroSample
 from torch import Tensor
 
-from probkit.errors import ConfigurationError, message
 from probkit.random import Seed, as_generator
+from probkit.validation import require_all_positive
 
 __all__ = ["NeuralDrift"]
 
@@ -62,12 +62,7 @@ class NeuralDrift(PyroModule):
         seed: Seed = 0,
     ) -> None:
         super().__init__()
-        settings = {"dim": dim, "width": width, "scale": scale, "rate": rate, "anchor": anchor}
-        for name, value in settings.items():
-            if not value > 0:
-                raise ConfigurationError(
-                    message("A setting must be positive", where=name, got=value, expected="> 0")
-                )
+        require_all_positive(dim=dim, width=width, scale=scale, rate=rate, anchor=anchor)
         generator = as_generator(seed)
 
         def normal(*shape: int) -> Tensor:

@@ -37,6 +37,7 @@ from probkit.sde.exact import StepMatrices, advance, step_matrices
 from probkit.sde.scan import scan_steps
 from probkit.statespace.fractional import MarkovApproxFBM
 from probkit.statespace.fractional_tables import HURST_RANGE
+from probkit.validation import require_all_positive
 
 __all__ = ["FractionalSDE", "NoiseScale", "SDEPath"]
 
@@ -335,12 +336,7 @@ def _check(
     num_paths: int,
     initial: tuple[float, float],
 ) -> None:
-    positive = {"dt": dt, "num_steps": num_steps, "noise": noise, "dim": dim}
-    for name, value in {**positive, "num_paths": num_paths}.items():
-        if not value > 0:
-            raise ConfigurationError(
-                message("A setting must be positive", where=name, got=value, expected="> 0")
-            )
+    require_all_positive(dt=dt, num_steps=num_steps, noise=noise, dim=dim, num_paths=num_paths)
     if not initial[1] >= 0:
         raise ConfigurationError(
             message("The sd of x(0) must not be negative", where="initial", got=initial)

@@ -21,7 +21,6 @@ from __future__ import annotations
 import ctypes
 from dataclasses import dataclass
 from functools import cache
-from importlib.resources import files
 from typing import Any
 
 import torch
@@ -30,8 +29,7 @@ from torch import Tensor
 from torch.autograd.function import once_differentiable
 
 from probkit.errors import NotPositiveDefiniteError, message
-from probkit.infer.native.build import library
-from probkit.infer.native.lowering import Unsupported
+from probkit.infer.native.build import packaged_library, pointer
 
 __all__ = ["VaryingFilter", "filter_varying"]
 
@@ -139,7 +137,7 @@ class _Pieces(torch.autograd.Function):
         code = _library()
         assert code is not None
         outputs = (*moments, log_variance, quadratic)
-        failed = code.varying_forward(ctypes.byref(native), *map(_pointer, outputs))
+        failed = code.varying_forward(ctypes.byref(native), *map(pointer, outputs))
         if failed:
             raise _not_positive(failed - 1)
         ctx.native, ctx.kept, ctx.moments = native, kept, moments  # pointers are into these
@@ -155,10 +153,10 @@ class _Pieces(torch.autograd.Function):
         assert code is not None
         code.varying_backward(
             ctypes.byref(ctx.native),
-            *map(_pointer, ctx.moments),
+            *map(pointer, ctx.moments),
             ctypes.c_double(float(g_log)),
-            _pointer(g_quadratic),
-            *map(_pointer, found),
+            pointer(g_quadratic),
+            *map(pointer, found),
         )
         return (*found, None)
 
@@ -166,18 +164,12 @@ class _Pieces(torch.autograd.Function):
 @cache
 def _library() -> ctypes.CDLL | None:
     """None where there is no C++ compiler."""
-    source = files("probkit.fractional").joinpath("varying_filter.cpp")
-    try:
-        found = library(source.read_text(encoding="utf-8"))
-    except Unsupported:
+    found = packaged_library("probkit.fractional", "varying_filter.cpp")
+    if found is None:
         return None
     found.varying_forward.restype = ctypes.c_int64
     found.varying_backward.restype = None
     return found
-
-
-def _pointer(values: Tensor) -> ctypes.c_void_p:
-    return ctypes.c_void_p(values.data_ptr())
 
 
 def _not_positive(step: int) -> NotPositiveDefiniteError:

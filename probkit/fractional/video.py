@@ -34,6 +34,7 @@ from probkit.fractional.video_dynamics import LatentDynamics, LatentPath, PathLa
 from probkit.fractional.video_networks import FrameDecoder, SpriteDecoder, VideoEncoder
 from probkit.infer import SVI, Batches, FitResult, pyro_seed
 from probkit.random import Seed, as_generator
+from probkit.validation import require_all_positive
 
 __all__ = ["LatentVideoModel", "VideoBound"]
 
@@ -206,7 +207,7 @@ class LatentVideoModel(nn.Module):
         Raises:
             ConfigurationError: no frames or draws asked for; further errors as :meth:`bound`.
         """
-        _require_positive({"num_frames": num_frames, "num_samples": num_samples})
+        require_all_positive(num_frames=num_frames, num_samples=num_samples)
         generator = as_generator(seed, frames.device)
         content, path = self._infer(frames, generator, num_samples)
         steps = num_frames * self.dynamics.num_substeps
@@ -276,14 +277,6 @@ class LatentVideoModel(nn.Module):
         return self.decode(x[:: self.dynamics.num_substeps].transpose(0, 1), content)
 
 
-def _require_positive(settings: dict[str, float]) -> None:
-    for name, value in settings.items():
-        if not value > 0:
-            raise ConfigurationError(
-                message("A setting must be positive", where=name, got=value, expected="> 0")
-            )
-
-
 def _check(
     size: int,
     widths: Sequence[int],
@@ -292,8 +285,8 @@ def _check(
     pixel_noise: float,
     num_decoded: int | None,
 ) -> None:
-    _require_positive({"num_features": num_features, "num_content": num_content})
-    _require_positive({"pixel_noise": pixel_noise, "num_decoded": num_decoded or 1})
+    require_all_positive(num_features=num_features, num_content=num_content)
+    require_all_positive(pixel_noise=pixel_noise, num_decoded=num_decoded or 1)
     if not widths or min(widths) < 1 or size != _COARSEST * 2 ** len(widths):
         raise ConfigurationError(
             message(

@@ -21,6 +21,7 @@ from torch.nn.functional import interpolate
 
 from probkit.errors import ConfigurationError, DependencyError, message
 from probkit.random import Seed, as_generator
+from probkit.validation import require_all_positive
 
 __all__ = ["MovingDigits", "moving_digits"]
 
@@ -162,12 +163,7 @@ def _images(size: int, split: str) -> Tensor:
 
 
 def _check(num_videos: int, num_frames: int, size: int, num_digits: int, split: str) -> None:
-    sizes = {"num_videos": num_videos, "num_frames": num_frames, "num_digits": num_digits}
-    for name, value in sizes.items():
-        if value < 1:
-            raise ConfigurationError(
-                message("A size must be positive", where=name, got=value, expected=">= 1")
-            )
+    require_all_positive(num_videos=num_videos, num_frames=num_frames, num_digits=num_digits)
     if size < 16 or size % 16:
         raise ConfigurationError(
             message("The frame cannot hold the digits", where="size", got=size, expected="16 k")

@@ -42,6 +42,7 @@ from probkit.fractional.video_noise import LatentNoise, NoiseTerms
 from probkit.infer import pyro_seed
 from probkit.sde.exact import advance, weighted
 from probkit.sde.scan import scan_steps
+from probkit.validation import require_all_positive
 
 __all__ = ["LatentDynamics", "LatentPath", "PathLaw"]
 
@@ -121,7 +122,7 @@ class LatentDynamics(nn.Module):
         tracking = posterior == "tracking"
         if diffusion is None:
             diffusion = 1.0 if tracking else 0.2
-        _check(sizes | {"frame_step": frame_step, "diffusion": diffusion})
+        require_all_positive(**sizes, frame_step=frame_step, diffusion=diffusion)
         _check_posterior(posterior, dim)
         self.dim, self.posterior, self.num_context = dim, posterior, num_context
         self.num_substeps, self.segment = num_substeps, segment
@@ -329,14 +330,6 @@ def _noise(
 
 def _normal(generator: torch.Generator | None, like: Tensor, *shape: int) -> Tensor:
     return torch.randn(*shape, generator=generator, dtype=like.dtype, device=like.device)
-
-
-def _check(positive: dict[str, float]) -> None:
-    for name, value in positive.items():
-        if not value > 0:
-            raise ConfigurationError(
-                message("A setting must be positive", where=name, got=value, expected="> 0")
-            )
 
 
 def _check_posterior(posterior: str, dim: int) -> None:

@@ -16,6 +16,7 @@ import torch
 from torch import Tensor
 
 from probkit.infer.flat_elbo import FlatElbo
+from probkit.infer.native.build import pointer
 from probkit.infer.native.program import NativeFunction
 from probkit.infer.protocols import State
 
@@ -74,18 +75,18 @@ class CompiledElbo:
         done = self.native.library.adam(
             ctypes.c_int64(len(rates)),
             ctypes.c_int64(int(state["num_steps"])),
-            _pointer(theta),
-            _pointer(first),
-            _pointer(second),
-            _pointer(evaluated),
-            _pointer(rates),
+            pointer(theta),
+            pointer(first),
+            pointer(second),
+            pointer(evaluated),
+            pointer(rates),
             ctypes.c_double(clip_norm),
             ctypes.c_double(weight_decay),
             ctypes.c_int64(self._flat.natural),
             self.native.inputs,
             ctypes.c_uint64(seed),
             self.native.workspace_pointer(),
-            _pointer(losses),
+            pointer(losses),
             ctypes.byref(failure),
         )
         new: State = {}
@@ -94,7 +95,3 @@ class CompiledElbo:
             for name, piece in self._flat.parts(values).items():
                 new[f"{part}.{name}"] = piece.clone()
         return new, losses[:done], bool(failure.value)
-
-
-def _pointer(values: Tensor) -> ctypes.c_void_p:
-    return ctypes.c_void_p(values.data_ptr())

@@ -17,9 +17,18 @@ from functools import cache
 from importlib.resources import files
 from pathlib import Path
 
+from torch import Tensor
+
 from probkit.infer.native.lowering import Unsupported
 
-__all__ = ["cache_directory", "compiler_name", "library", "resource"]
+__all__ = [
+    "cache_directory",
+    "compiler_name",
+    "library",
+    "packaged_library",
+    "pointer",
+    "resource",
+]
 
 _FLAGS = (
     *("-std=c++17", "-O3", "-march=native", "-fPIC", "-shared", "-fopenmp-simd"),
@@ -46,9 +55,22 @@ def library(source: str) -> ctypes.CDLL:
     return ctypes.CDLL(str(path))
 
 
-def resource(name: str) -> str:
-    """A C++ source file that comes with the package."""
-    return files("probkit.infer.native").joinpath(name).read_text(encoding="utf-8")
+def packaged_library(package: str, name: str) -> ctypes.CDLL | None:
+    """Code that comes with a package, loaded; None where there is no C++ compiler."""
+    try:
+        return library(resource(name, package))
+    except Unsupported:
+        return None
+
+
+def pointer(values: Tensor) -> ctypes.c_void_p:
+    """To contiguous data that the caller keeps alive."""
+    return ctypes.c_void_p(values.data_ptr())
+
+
+def resource(name: str, package: str = "probkit.infer.native") -> str:
+    """A C++ source file that comes with a package."""
+    return files(package).joinpath(name).read_text(encoding="utf-8")
 
 
 def cache_directory() -> Path:
