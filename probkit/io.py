@@ -108,6 +108,15 @@ def read_series(path: str | Path, *, target: str | None = None, time: str | None
 
     Raises:
         DataError, DependencyError: as for :func:`read_table`.
+
+    Example:
+        >>> import tempfile
+        >>> with tempfile.TemporaryDirectory() as folder:
+        ...     file = Path(folder) / "flow.csv"
+        ...     _ = file.write_text("day,flow\\n1,0.5\\n2,\\n4,0.7\\n")
+        ...     table = read_series(file, time="day")
+        >>> table.y.tolist(), table.x[:, 0].tolist()
+        ([0.5, nan, 0.7], [1.0, 2.0, 4.0])
     """
     path = existing_file(path)
     frame, given = read_frame(path, target, keep_index=True)

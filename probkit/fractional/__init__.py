@@ -10,6 +10,7 @@ from probkit.fractional.learning import PathMarginal
 from probkit.fractional.model import hurst_model, series_log_likelihood
 from probkit.fractional.neural_drift import NeuralDrift
 from probkit.fractional.sde import FractionalSDE, SDEPath
+from probkit.fractional.series import Series, prepare_series
 from probkit.fractional.time_varying import TimeVaryingHurst
 from probkit.fractional.video import LatentVideoModel
 from probkit.fractional.video_data import MovingDigits, moving_digits
@@ -33,8 +34,10 @@ __all__ = [
     "NeuralDrift",
     "PathMarginal",
     "SDEPath",
+    "Series",
     "TimeVaryingHurst",
     "hurst_model",
     "moving_digits",
+    "prepare_series",
     "series_log_likelihood",
 ]

@@ -50,6 +50,15 @@ def series_log_likelihood(
         hurst, log_scale: Hurst index; logarithm of the sd of an increment over one step.
         log_noise: logarithm of the noise variance over that of an increment; None for no noise.
         log_reversion: logarithm of the reversion rate per step; None for none.
+
+    Example:
+        >>> from probkit.fractional import prepare_series
+        >>> walk = torch.tensor([0.0, 1.0, 0.0, 1.0, 2.0, 1.0, 2.0, 3.0, 2.0])
+        >>> series = prepare_series(walk, None, "levels")
+        >>> zero = torch.zeros((), dtype=torch.float64)
+        >>> found = series_log_likelihood(series, zero + 0.5, zero, None, None)  # 8 unit increments
+        >>> abs(float(found) + 4 * (math.log(2 * math.pi) + 1)) < 1e-3
+        True
     """
     system = _system(series, hurst, log_noise, log_reversion)
     deviance = filter_quickly(system, series, torch.exp(-2 * log_scale))
@@ -65,6 +74,16 @@ def hurst_model(
     Its sites are ``hurst``, ``scale_offset`` and, where asked for, ``log_noise`` and
     ``log_reversion``; :func:`log_scale` turns the offset into the scale. With a coordinate, which
     needs noise, the unknown is ``hurst_offset`` and ``hurst`` a deterministic site.
+
+    Example:
+        >>> from probkit import fit
+        >>> from probkit.fractional import prepare_series
+        >>> from probkit.infer import MAP
+        >>> from probkit.statespace.fractional_noise import sample_fgn
+        >>> series = prepare_series(sample_fgn(0.3, 500, 1, seed=0)[0], None, "increments")
+        >>> found = fit(hurst_model(series, noise=False, reversion=False), engine=MAP())
+        >>> abs(float(found.posterior.point()["hurst"]) - 0.3) < 0.06
+        True
     """
     count = len(series.values) * series.num_observed
     unit = series.values.new_ones(())

@@ -85,10 +85,20 @@ def prepare_series(
 ) -> Series:
     """Check series and times and bring them to units of one step.
 
+    Args:
+        y: one series (N,) or R of them (R, N); NaN where missing.
+        times: of the values, in increasing order; 0, 1, 2, ... if None.
+        kind: "levels" or "increments".
+
     Raises:
         ShapeError: not one or two dimensions, too short, or times of another length.
         DataError: infinite values, a constant series, unsorted or duplicate times, series of a
             batch with different missing entries, or increments at uneven times.
+
+    Example:
+        >>> y = torch.linspace(0.0, 1.0, 9).square()
+        >>> prepare_series(y, 0.5 * torch.arange(9.0), "levels").step
+        0.5
     """
     values = torch.as_tensor(y, dtype=torch.float64)
     values = values[None] if values.dim() == 1 else values

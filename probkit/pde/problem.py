@@ -265,7 +265,11 @@ class Points:
 
     Args:
         x: (n, d) points.
-        bounds: box around the domain; None for that of the points.
+        bounds: box around the domain; by default that of the points.
+
+    Example:
+        >>> Points(torch.tensor([[0.0, 0.0], [1.0, 0.5]])).bounds
+        [(0.0, 1.0), (0.0, 0.5)]
     """
 
     x: Float[Tensor, "n d"]
@@ -357,6 +361,14 @@ class Problem:
         data: further observations of u: (points, values, noise standard deviation).
 
     Coefficients and the two noises may be :class:`Unknown`; ``InverseSolver`` finds them.
+
+    Example:
+        >>> import pyro.distributions as dist
+        >>> pde = PDE([Term(Unknown("diffusivity", dist.Uniform(0.0, 2.0)), (2,))])
+        >>> ends = [Condition.dirichlet((0, side)) for side in (0, 1)]
+        >>> problem = Problem(pde, Box([(0.0, 1.0)], [9]), ends, source=1.0)
+        >>> [unknown.name for unknown in problem.unknowns()]
+        ['diffusivity']
     """
 
     pde: PDE

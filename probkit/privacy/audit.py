@@ -115,6 +115,16 @@ def gradient_audit(
 
     Returns:
         The ratio; above 1 the claim is refuted.
+
+    Example:
+        >>> def draw(generator):
+        ...     return torch.rand(2, generator=generator)
+        >>> unit = lambda record: record / record.norm()
+        >>> settings = {"relation": "replace", "norm": 2, "steps": 50, "restarts": 2}
+        >>> gradient_audit(unit, draw, 2.0, **settings) <= 1.0 + 1e-6
+        True
+        >>> gradient_audit(unit, draw, 1.0, **settings) > 1.5
+        True
     """
     generator = as_generator(seed)
     best = 0.0

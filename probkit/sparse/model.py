@@ -164,6 +164,19 @@ def draw_coefficients(
 
     Raises:
         ConfigurationError: neither the posterior nor the argument has the noise.
+
+    Example:
+        >>> from probkit import fit
+        >>> from probkit.infer import SVI
+        >>> from probkit.sparse import kronecker_sparse_model, simulate_recovery
+        >>> p = simulate_recovery(num_atoms=5, num_measurements=(4, 6), num_nonzero=2)
+        >>> data = {"y": p.y, "dictionaries": p.dictionaries, "prior": "gaussian", "noise": 0.01}
+        >>> result = fit(kronecker_sparse_model, data, engine=SVI(steps=20, compile="off"))
+        >>> found = draw_coefficients(
+        ...     result.posterior, p.y, p.dictionaries, noise=0.01, num_samples=8
+        ... )
+        >>> found.draws.shape
+        torch.Size([8, 5, 5])
     """
     generator = as_generator(seed)
     sites = posterior.sample(num_samples, generator)
