@@ -42,7 +42,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
     parser.add_argument("--noise", choices=("fractional", "brownian", "both"), default="both")
     parser.add_argument("--size", type=int, choices=(32, 64), default=32)
-    parser.add_argument("--steps", type=int, help="of training; default 7000")
+    parser.add_argument("--steps", type=int, help="of training; default 4500")
     parser.add_argument("--device", default="cpu")
     parser.add_argument("--out", type=Path, help="directory for results; default a new one")
     parser.add_argument("--seed", type=int, default=0)

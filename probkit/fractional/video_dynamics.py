@@ -17,7 +17,8 @@ the others their velocities V, and only velocities are noisy::
     dQ = c V dt,    dV = b(Q, V) dt + s(Q) dB_hat
 
 with c fixed. The posterior is "gaussian" with a mean that steers to what the context says of the
-next positions and velocities (``Tracker``): steady motion costs nothing, a change of velocity does.
+next positions and velocities (``Tracker``), by gains that depend on how far off they are: steady
+motion costs nothing, a change of velocity does.
 s depends on Q, which is smooth, so that all readings of the equation agree, for any Hurst index.
 """
 
@@ -32,13 +33,13 @@ from torch import Tensor, nn
 
 from probkit.errors import ConfigurationError, message
 from probkit.fractional.video_networks import (
-    Aims,
     CoordinateDiffusion,
     PositionDiffusion,
-    Tracker,
     perceptron,
+    waves,
 )
 from probkit.fractional.video_noise import LatentNoise, NoiseTerms
+from probkit.fractional.video_tracking import Aims, Tracker, steering
 from probkit.infer import pyro_seed
 from probkit.sde.exact import advance, weighted
 from probkit.sde.scan import scan_steps
@@ -49,6 +50,7 @@ __all__ = ["LatentDynamics", "LatentPath", "PathLaw"]
 _GAIN = 0.25
 _LEAST_LOG_SD = -6.0
 _FIRST_LOG_SD = -1.0
+_MOST_OBJECTS = 5  # there are 120 orders of five
 
 
 class LatentPath(NamedTuple):
@@ -76,6 +78,8 @@ class LatentDynamics(nn.Module):
         hurst, learn_hurst, weights: of fractional noise, see ``LatentNoise``.
         posterior: "tracking", "gaussian", or the published "control". With the first D is even and
             only the first half of the coordinates, the positions, is decoded.
+        num_objects: positions belong to that many objects, in equal shares; the context may name
+            these in any order, with "tracking". At most 5.
         num_frames: of a video, for the table of the noise.
         frame_step: time between frames.
         num_substeps: steps between frames.
@@ -87,8 +91,8 @@ class LatentDynamics(nn.Module):
         seed: of the starting weights.
 
     Raises:
-        ConfigurationError: settings that are not positive, an unknown noise or posterior, or an
-            odd dimension with "tracking".
+        ConfigurationError: settings that are not positive, an unknown noise or posterior, an odd
+            dimension with "tracking", or objects that positions cannot be shared among.
 
     Example:
         >>> dynamics = LatentDynamics(dim=4, noise="brownian", hidden=8)
@@ -106,6 +110,7 @@ class LatentDynamics(nn.Module):
         learn_hurst: bool = True,
         weights: str = "law",
         posterior: str = "tracking",
+        num_objects: int = 1,
         num_frames: int = 25,
         frame_step: float = 0.1,
         num_substeps: int = 1,
@@ -122,8 +127,10 @@ class LatentDynamics(nn.Module):
         tracking = posterior == "tracking"
         if diffusion is None:
             diffusion = 1.0 if tracking else 0.2
-        require_all_positive(**sizes, frame_step=frame_step, diffusion=diffusion)
-        _check_posterior(posterior, dim)
+        require_all_positive(
+            **sizes, frame_step=frame_step, diffusion=diffusion, num_objects=num_objects
+        )
+        _check_posterior(posterior, dim, num_objects)
         self.dim, self.posterior, self.num_context = dim, posterior, num_context
         self.num_substeps, self.segment = num_substeps, segment
         self.num_decoded = dim // 2 if tracking else dim
@@ -141,20 +148,21 @@ class LatentDynamics(nn.Module):
         own = posterior != "control" and noise == "fractional"
         self.start_size = K + 2 if own else 1
         moved = dim // 2 if tracking else dim  # coordinates with noise
-        shifts = moved if posterior == "control" else 2 * moved
+        shifts = {"control": 1, "gaussian": 2, "tracking": 4}[posterior] * moved
         self.tracker: Tracker | None = None
         self.speed = _GAIN / frame_step
         with pyro_seed(seed):
-            self.drift_net = perceptron(dim, hidden, moved, zero=True)
+            inputs = waves(torch.zeros(moved)).numel() + moved if tracking else dim
+            self.drift_net = perceptron(inputs, hidden, moved, zero=True)
             self.diffusion_net: nn.Module = (
                 PositionDiffusion(moved, diffusion_width, diffusion)
                 if tracking
                 else CoordinateDiffusion(dim, diffusion_width, diffusion)
             )
-            inputs = dim * (K + 2) + num_context
+            inputs = dim * (K + 2) + num_context + 2 * moved * tracking
             self.shift_net = perceptron(inputs, hidden, shifts, zero=True)
             if tracking:
-                self.tracker = Tracker(num_context, moved)
+                self.tracker = Tracker(num_context, moved, num_objects)
             else:
                 self.drift_linear = nn.Parameter(torch.zeros(dim, dim))
         self.start_mean = nn.Parameter(torch.zeros(dim))
@@ -162,10 +170,11 @@ class LatentDynamics(nn.Module):
 
     def drift(self, x: Float[Tensor, "*batch D"]) -> Float[Tensor, "*batch D"]:
         """b(x); with velocities these are the drift of the positions."""
-        found: Tensor = self.drift_net(x)
         if self.tracker is None:
-            return found + x @ self.drift_linear
-        return torch.cat([self.speed * x[..., self.dim // 2 :], found], -1)
+            found: Tensor = self.drift_net(x) + x @ self.drift_linear
+            return found
+        q, v = x.chunk(2, -1)
+        return torch.cat([self.speed * v, self.drift_net(torch.cat([waves(q), v], -1))], -1)
 
     def diffusion(self, x: Float[Tensor, "*batch D"]) -> Float[Tensor, "*batch D"]:
         """s(x); that of positions is 0."""
@@ -271,18 +280,21 @@ class LatentDynamics(nn.Module):
         h = terms.matrices.step
         expected = weighted(y, terms.weights * (terms.matrices.decay - 1)) + slope * h
         seen = (x, expected / h**0.5, (y / terms.scale).flatten(-2), context)
-        found = self.shift_net(torch.cat(seen, -1))
-        if self.posterior == "control":
-            return own, found, 0.5 * h * found.square().sum(-1)
-        mean, log_sd = found.chunk(2, -1)
         if self.tracker is not None:
-            ahead = x + drift * h + scale * expected
-            fresh = scale[..., self.num_decoded :] * terms.fresh_sd
             aim = Aims(*aims)
-            mean = aim.live * (mean + self.tracker.shift(ahead, aim, self.speed * h) / fresh)
+            ahead = x + drift * h + scale * expected
+            off = self.tracker.errors(ahead, aim, self.speed * h)
+            mean, log_sd, *gains = self.shift_net(torch.cat((*seen, *off), -1)).chunk(4, -1)
+            fresh = scale[..., self.num_decoded :] * terms.fresh_sd
+            mean = aim.live * (mean + steering(off, gains) / fresh)
             log_sd = aim.live * (log_sd + _FIRST_LOG_SD)
             still = torch.zeros_like(mean)
             mean, log_sd = torch.cat([still, mean], -1), torch.cat([still, log_sd], -1)
+        else:
+            found = self.shift_net(torch.cat(seen, -1))
+            if self.posterior == "control":
+                return own, found, 0.5 * h * found.square().sum(-1)
+            mean, log_sd = found.chunk(2, -1)
         log_sd = log_sd.clamp_min(_LEAST_LOG_SD)
         along = own @ terms.along
         moved = (mean + torch.expm1(log_sd) * along)[..., None] * terms.along
@@ -332,7 +344,7 @@ def _normal(generator: torch.Generator | None, like: Tensor, *shape: int) -> Ten
     return torch.randn(*shape, generator=generator, dtype=like.dtype, device=like.device)
 
 
-def _check_posterior(posterior: str, dim: int) -> None:
+def _check_posterior(posterior: str, dim: int, num_objects: int) -> None:
     if posterior not in ("tracking", "gaussian", "control"):
         raise ConfigurationError(
             message(
@@ -350,5 +362,14 @@ def _check_posterior(posterior: str, dim: int) -> None:
                 got=dim,
                 expected="an even number",
                 remedy='posterior="gaussian" has no velocities',
+            )
+        )
+    if posterior == "tracking" and (dim // 2 % num_objects or num_objects > _MOST_OBJECTS):
+        raise ConfigurationError(
+            message(
+                "Positions must be shared equally among few objects",
+                where="num_objects",
+                got=f"{num_objects} for {dim // 2} positions",
+                expected=f"a divisor of {dim // 2}, at most {_MOST_OBJECTS}",
             )
         )

@@ -3,11 +3,15 @@
 Source: Daems et al., ICLR 2024, arXiv 2310.12975: 3 x 3 convolution, maximum over 2 x 2, group norm
 and SiLU, halved to 4 x 4 pixels; the decoder is the mirror image (``pooled=True``). By default a
 4 x 4 convolution in steps of two takes the place of the first two, which is four times as fast on a
-CPU: nothing is computed at full resolution. Widths and sizes are settings.
+CPU: nothing is computed at full resolution. Then codes also hold keypoints, the mean places of 16
+maps of 8 x 8, which say where things are to a fraction of a pixel. Widths and sizes are settings.
+
+Source of keypoints: C. Finn et al., Deep Spatial Autoencoders, ICRA 2016.
 """
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from itertools import pairwise
 from typing import NamedTuple
@@ -18,15 +22,14 @@ from torch import Tensor, nn
 from torch.nn.functional import softplus
 
 __all__ = [
-    "Aims",
     "Codes",
     "CoordinateDiffusion",
     "FrameDecoder",
     "PositionDiffusion",
     "SpriteDecoder",
-    "Tracker",
     "VideoEncoder",
     "perceptron",
+    "waves",
 ]
 
 _COARSEST = 4
@@ -35,7 +38,9 @@ _DENSE = 256
 _DARK = -2.0
 _FAINT = -1.5
 _LEAST_SHARE = 0.1
-_FEEDBACK, _TRUST = -0.5, 1.0  # logits
+_NUM_KEYPOINTS = 16
+_SHARP = 2.0  # of keypoints, at the start
+_NUM_WAVES = 3
 
 
 class Codes(NamedTuple):
@@ -52,6 +57,48 @@ class Codes(NamedTuple):
     start: Float[Tensor, "B S"]
 
 
+class FrameEncoder(nn.Module):
+    """Features of a frame from its coarsest maps, and from keypoints unless ``pooled``.
+
+    Example:
+        >>> FrameEncoder((4, 8), 10)(torch.zeros(3, 1, 16, 16)).shape
+        torch.Size([3, 10])
+    """
+
+    grid: Tensor
+
+    def __init__(self, widths: Sequence[int], num_features: int, pooled: bool = False) -> None:
+        super().__init__()
+        stages: list[nn.Module] = []
+        for before, width in zip((1, *widths[:-1]), widths, strict=True):
+            if pooled:
+                halve = [nn.Conv2d(before, width, 3, padding=1), nn.MaxPool2d(2)]
+            else:
+                halve = [nn.Conv2d(before, width, 4, stride=2, padding=1)]
+            stages.append(nn.Sequential(*halve, _norm(width), nn.SiLU()))
+        self.fine, self.coarse = nn.Sequential(*stages[:-1]), stages[-1]
+        inputs = widths[-1] * _COARSEST**2
+        self.keypoints: nn.Conv2d | None = None
+        if not pooled:
+            finer = (1, *widths)[-2]
+            self.keypoints = nn.Conv2d(finer, _NUM_KEYPOINTS, 3, padding=1)
+            inputs += 2 * _NUM_KEYPOINTS
+        across = torch.linspace(-1, 1, 2 * _COARSEST, dtype=torch.get_default_dtype())
+        self.register_buffer("grid", across)
+        self.last = nn.Linear(inputs, num_features)
+
+    def forward(self, frames: Float[Tensor, "F 1 H W"]) -> Float[Tensor, "F M"]:
+        fine = self.fine(frames)
+        found = self.coarse(fine).flatten(1)
+        if self.keypoints is not None:
+            maps = self.keypoints(fine)
+            shares = torch.softmax(_SHARP * maps.flatten(2), -1).unflatten(-1, maps.shape[2:])
+            rows, columns = shares.sum(-1) @ self.grid, shares.sum(-2) @ self.grid
+            found = torch.cat([found, 2 * rows, 2 * columns], -1)
+        features: Tensor = self.last(found)
+        return features
+
+
 class VideoEncoder(nn.Module):
     """Codes of a video: h_i of every frame, their median as content, g_i by temporal convolution.
 
@@ -62,7 +109,7 @@ class VideoEncoder(nn.Module):
         num_content: length of the content.
         num_context: length of g_i.
         num_start: length of the settings of the start, a linear function of g_0, h_0, h_1, h_2.
-        pooled: halve by a maximum, as published, and not by strided convolutions.
+        pooled: halve by a maximum, as published, and not by strided convolutions; no keypoints.
 
     Example:
         >>> sizes = {"num_features": 10, "num_content": 6, "num_context": 5, "num_start": 8}
@@ -83,16 +130,7 @@ class VideoEncoder(nn.Module):
         pooled: bool = False,
     ) -> None:
         super().__init__()
-        stages: list[nn.Module] = []
-        for before, width in zip((1, *widths[:-1]), widths, strict=True):
-            if pooled:
-                stages += [nn.Conv2d(before, width, 3, padding=1), nn.MaxPool2d(2)]
-            else:
-                stages.append(nn.Conv2d(before, width, 4, stride=2, padding=1))
-            stages += [_norm(width), nn.SiLU()]
-        self.frames = nn.Sequential(
-            *stages, nn.Flatten(), nn.Linear(widths[-1] * _COARSEST**2, num_features)
-        )
+        self.frames = FrameEncoder(widths, num_features, pooled)
         self.content = perceptron(num_features, num_content, num_content, depth=1)
         self.temporal = nn.Sequential(
             nn.Conv1d(num_features, num_context, 3, padding=1),
@@ -196,73 +234,12 @@ class PositionDiffusion(nn.Module):
         self.least = _LEAST_SHARE * initial
         above = torch.tensor(initial - self.least, dtype=torch.float64)
         start = float(above.expm1().log())
-        self.net = perceptron(num_positions, width, num_positions, zero=True, start=start)
+        inputs = (2 * _NUM_WAVES + 1) * num_positions
+        self.net = perceptron(inputs, 2 * width, num_positions, depth=1, zero=True, start=start)
 
     def forward(self, positions: Float[Tensor, "*batch P"]) -> Float[Tensor, "*batch P"]:
-        found: Tensor = self.least + softplus(self.net(positions))
+        found: Tensor = self.least + softplus(self.net(waves(positions)))
         return found
-
-
-class Aims(NamedTuple):
-    """What the context says of every step, (N, B, P) each; ``live`` is (N, 1, 1).
-
-    Attributes:
-        position: next positions.
-        velocity: next velocities.
-        trust: share of the way to them that the posterior goes, in (0, 1).
-        live: 0 at the last step, whose velocity no frame depends on, and 1 before.
-    """
-
-    position: Tensor
-    velocity: Tensor
-    trust: Tensor
-    live: Tensor
-
-
-class Tracker(nn.Module):
-    """Steers velocities: forwards by the context's velocity, back by its position.
-
-    The wanted velocity is ``v* = v_c + k (q_c - q) / r``, with v_c and q_c linear in the context, q
-    the next position, r what a unit of velocity moves in a step and k in (0, 1) learned. The
-    posterior mean goes a share of the way from the prior's to it.
-
-    Example:
-        >>> tracker = Tracker(5, 2)
-        >>> aims = tracker(torch.randn(3, 4, 5))
-        >>> aims.position.shape, aims.live.flatten().tolist()
-        (torch.Size([3, 4, 2]), [1.0, 1.0, 0.0])
-    """
-
-    def __init__(self, num_context: int, num_positions: int) -> None:
-        super().__init__()
-        self.read = nn.Linear(num_context, 2 * num_positions)
-        self.weigh = nn.Linear(num_context, num_positions)
-        self.feedback = nn.Parameter(torch.full((num_positions,), _FEEDBACK))
-        nn.init.zeros_(self.weigh.weight)
-        nn.init.constant_(self.weigh.bias, _TRUST)
-
-    def forward(self, context: Float[Tensor, "N B G"]) -> Aims:
-        position, velocity = self.read(context).chunk(2, -1)
-        live = torch.ones_like(context[:, :1, :1])
-        live[-1] = 0
-        return Aims(position, velocity, torch.sigmoid(self.weigh(context)), live)
-
-    def shift(
-        self,
-        ahead: Float[Tensor, "B D"],
-        aim: Aims,
-        reach: float,
-    ) -> Float[Tensor, "B P"]:
-        """Change of the velocities that the prior expects, by the aims of this step.
-
-        Args:
-            ahead: next positions and velocities that the prior expects.
-            aim: of one step, (B, P) each.
-            reach: what a unit of velocity moves in a step.
-        """
-        q, v = ahead.chunk(2, -1)
-        wanted = aim.velocity + torch.sigmoid(self.feedback) * (aim.position - q) / reach
-        return aim.trust * (wanted - v)
 
 
 class SpriteDecoder(nn.Module):
@@ -306,6 +283,21 @@ class SpriteDecoder(nn.Module):
         shares = (1 - (where[..., None] - self.inside).abs()).clamp_min(0)  # (B, F, J, 2, H, side)
         rows, columns = shares.unbind(3)
         return 1 - (1 - rows @ pictures @ columns.mT).prod(2)
+
+
+def waves(positions: Float[Tensor, "*batch P"]) -> Float[Tensor, "*batch P*7"]:
+    """Positions, and their sines and cosines at periods 4, 2 and 4 / 3.
+
+    What happens at both walls is an even function of the position, which layers of tanh learn
+    slowly from the position alone. Source: A. Rahimi & B. Recht, NIPS 2007, for the idea.
+
+    Example:
+        >>> waves(torch.zeros(2)).tolist()
+        [0.0, 0.0, 0.0, 0.0, 0.0, 0.0, 0.0, 0.0, 1.0, 1.0, 1.0, 1.0, 1.0, 1.0]
+    """
+    numbers = torch.arange(1, _NUM_WAVES + 1, dtype=positions.dtype, device=positions.device)
+    phase = positions[..., None] * (math.pi / 2) * numbers
+    return torch.cat([positions, phase.sin().flatten(-2), phase.cos().flatten(-2)], -1)
 
 
 def perceptron(

@@ -62,11 +62,11 @@ class VideoSettings:
     num_frames: int = 25
     num_digits: int = 2
     num_known: int = 10
-    dynamics: dict[str, Any] = field(default_factory=dict)
+    dynamics: dict[str, Any] = field(default_factory=lambda: {"num_objects": 2})
     model: dict[str, Any] = field(
         default_factory=lambda: {"widths": (8, 16, 32), "decoder": "sprites"}
     )
-    steps: int = 7000
+    steps: int = 4500
     batch_size: int = 16
     num_test: int = 128
     num_draws: int = 200

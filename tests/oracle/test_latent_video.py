@@ -12,8 +12,9 @@ from probkit.fractional.video import LatentVideoModel
 from probkit.fractional.video_batches import CutVideos, EqualBatches, ShuffledVideos
 from probkit.fractional.video_data import MovingDigits, moving_digits
 from probkit.fractional.video_dynamics import LatentDynamics, PathLaw
-from probkit.fractional.video_networks import SpriteDecoder
+from probkit.fractional.video_networks import FrameEncoder, SpriteDecoder, waves
 from probkit.fractional.video_scores import baseline_psnr, prediction_psnr, psnr
+from probkit.fractional.video_tracking import Aims, Tracker
 from probkit.infer import SVI, param_scope, pyro_seed
 
 F64 = torch.float64
@@ -118,17 +119,19 @@ def test_gaussian_posterior_against_a_plain_loop(noise, substeps):
     assert abs(float(inverse.mean()) - 1) < 4 * float(inverse.std()) / B**0.5
 
 
+@pytest.mark.parametrize("objects", [1, 2])
 @pytest.mark.parametrize("noise", ["fractional", "brownian"])
-def test_tracking_posterior_against_a_plain_loop(noise):
+def test_tracking_posterior_against_a_plain_loop(noise, objects):
     """Steps written out; divergence as the mean of log q - log p; nothing is steered at the end."""
-    dynamics = stir(LatentDynamics(**SMALL, noise=noise), size=0.05).double()
+    dynamics = LatentDynamics(**SMALL, noise=noise, num_objects=objects)
+    dynamics = stir(dynamics, size=0.05).double()
     B, T, K = 4000, 4, dynamics.noise.size
     context = torch.randn(T, 5, generator=torch.Generator().manual_seed(2), dtype=F64)
     start = torch.zeros(B, 2, 4, dynamics.start_size, dtype=F64)
     with torch.no_grad():
         # near the prior, where averages of ratios of densities converge
-        dynamics.tracker.weigh.bias.sub_(4.0)
-        dynamics.shift_net[-1].bias[2:].add_(0.9)
+        dynamics.shift_net[-1].bias[2:4].add_(0.9)
+        dynamics.shift_net[-1].bias[4:].sub_(4.0)
         generator = torch.Generator().manual_seed(3)
         path = dynamics.infer(start, context.expand(B, -1, -1), generator=generator)
         generator = torch.Generator().manual_seed(3)
@@ -136,22 +139,32 @@ def test_tracking_posterior_against_a_plain_loop(noise):
         white = torch.randn(T - 1, B, 4, K, generator=generator, dtype=F64)
         terms, tracker = dynamics.noise.terms(context), dynamics.tracker
         h, decay, _, root = terms.matrices
-        fall, feedback = terms.weights * (decay - 1), torch.sigmoid(tracker.feedback)
+        fall = terms.weights * (decay - 1)
         q, v = path.x[0].chunk(2, -1)
         y, ratio = path.y[0], torch.zeros(B, dtype=F64)
         for n in range(T - 1):
             expected = y @ fall + path.slope * h
             g = context[n].expand(B, 5)
-            seen = [q, v, expected / h**0.5, (y / terms.scale).flatten(1), g]
-            shift, log_sd = dynamics.shift_net(torch.cat(seen, 1)).chunk(2, -1)
             next_q = q + 2.5 * h * v
             s = dynamics.diffusion_net(q)
-            next_v = v + dynamics.drift_net(torch.cat([q, v], 1)) * h + s * expected[:, 2:]
+            pull = dynamics.drift_net(torch.cat([waves(q), v], 1))
+            next_v = v + pull * h + s * expected[:, 2:]
             where, speed = tracker.read(g).chunk(2, -1)
-            wanted = speed + feedback * (where - next_q) / (2.5 * h)
+            if objects == 2:  # either order, by how near it is
+                k, r = tracker.log_sharpness.exp(), tracker.log_velocity.exp()
+                straight, crossed = (
+                    torch.exp(-k * ((next_q - w) ** 2 + r * (next_v - u) ** 2).sum(1, keepdim=True))
+                    for w, u in ((where, speed), (where.flip(1), speed.flip(1)))
+                )
+                share = straight / (straight + crossed)
+                where = share * where + (1 - share) * where.flip(1)
+                speed = share * speed + (1 - share) * speed.flip(1)
+            off = [(where - next_q) / (2.5 * h), speed - next_v]
+            seen = [q, v, expected / h**0.5, (y / terms.scale).flatten(1), g, *off]
+            shift, log_sd, near, fast = dynamics.shift_net(torch.cat(seen, 1)).chunk(4, -1)
+            wanted = torch.sigmoid(near - 1.0) * off[0] + torch.sigmoid(fast + 1.0) * off[1]
             fresh = s * (root.mT @ terms.weights).norm()
-            mean = shift + torch.sigmoid(tracker.weigh(g)) * (wanted - next_v) / fresh
-            log_sd = log_sd - 1.0
+            mean, log_sd = shift + wanted / fresh, log_sd - 1.0
             if n == T - 2:
                 mean, log_sd = torch.zeros_like(mean), torch.zeros_like(log_sd)
             along = white[n] @ terms.along
@@ -164,6 +177,41 @@ def test_tracking_posterior_against_a_plain_loop(noise):
     assert abs(float(gap.mean())) < 4 * float(gap.std()) / B**0.5
     inverse = (-ratio).exp()
     assert abs(float(inverse.mean()) - 1) < 4 * float(inverse.std()) / B**0.5
+
+
+def test_objects_that_cross_stay_the_same():
+    """Aims in an order that changes at random: errors are those in the order of the path."""
+    tracker = Tracker(5, 6, num_objects=3).double()
+    g = torch.Generator().manual_seed(0)
+    position = 2 * torch.rand(50, 3, 2, generator=g, dtype=F64)
+    position = position + torch.tensor([0.0, 4.0, 8.0], dtype=F64)[:, None]
+    velocity = torch.randn(50, 3, 2, generator=g, dtype=F64)
+    q, v = position + 0.1, velocity - 0.2
+    order = torch.stack([torch.randperm(3, generator=g) for _ in range(50)])
+    shuffled = (part[torch.arange(50)[:, None], order].flatten(1) for part in (position, velocity))
+    aims = Aims(*shuffled, torch.ones(1, 1, dtype=F64))
+    with torch.no_grad():
+        near, fast = tracker.errors(torch.cat([q.flatten(1), v.flatten(1)], 1), aims, 0.5)
+    assert torch.allclose(near, torch.full_like(near, -0.2))
+    assert torch.allclose(fast, torch.full_like(fast, 0.2))
+
+
+def test_keypoints_move_with_the_picture():
+    """Maps of one bright spot: their mean places move by what the spot moves."""
+    encoder = FrameEncoder((4, 8), 4)
+    with torch.no_grad():
+        encoder.fine = torch.nn.AvgPool2d(2)  # 16 pixels to 8 cells
+        encoder.keypoints = torch.nn.Conv2d(1, 16, 1)
+        encoder.keypoints.weight.fill_(100.0)
+        encoder.coarse = torch.nn.Sequential(torch.nn.AvgPool2d(2), torch.nn.Conv2d(1, 8, 1))
+        frames = torch.zeros(2, 1, 16, 16)
+        frames[0, 0, 4:6, 10:12] = frames[1, 0, 10:12, 4:6] = 1
+        seen = []
+        encoder.last.register_forward_pre_hook(lambda _, inputs: seen.append(inputs[0][:, -32:]))
+        encoder(frames)
+    places = seen[0].unflatten(1, (2, 16))[..., 0]
+    expected = 2 * torch.linspace(-1, 1, 8)[torch.tensor([[2, 5], [5, 2]])]
+    assert torch.allclose(places, expected)
 
 
 def test_sprites_move_by_whole_and_half_pixels():
@@ -215,7 +263,8 @@ def test_control_costs_the_divergence_of_the_white_noise(noise):
 
 @pytest.mark.parametrize("decoder", ["convolution", "sprites"])
 def test_hurst_index_and_all_weights_get_gradients(decoder):
-    model = stir(small(decoder=decoder))
+    objects = {"num_objects": 2} if decoder == "sprites" else {}
+    model = stir(small(objects, decoder=decoder))
     frames = moving_digits(3, num_frames=6, seed=0)
     with param_scope():
         pyro.infer.Trace_ELBO().differentiable_loss(model.model, model.guide, frames).backward()
@@ -249,7 +298,7 @@ def test_prior_paths_are_the_models():
 
 
 def test_prediction_goes_on_from_the_posterior():
-    model = stir(small()).double()
+    model = stir(small(), size=0.05).double()  # a wild drift may also contract
     frames = moving_digits(2, num_frames=6, seed=0, dtype=F64)
     draws = model.predict(frames[:, :4], 3, num_samples=40, seed=1)
     assert draws.shape == (40, 2, 3, 32, 32)
@@ -356,6 +405,9 @@ def test_bad_frames_are_refused(change, error, words):
     ("settings", "words"),
     [
         ({"dim": 3}, "dim"),
+        ({"num_objects": 3}, "num_objects"),
+        ({"dim": 24, "num_objects": 6}, "num_objects"),
+        ({"num_objects": 0}, "num_objects"),
         ({"noise": "white"}, "noise"),
         ({"posterior": "exact"}, "posterior"),
         ({"frame_step": 0.0}, "frame_step"),
