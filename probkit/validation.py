@@ -18,6 +18,7 @@ from torch import Tensor
 from probkit.errors import ConfigurationError, DataError, DtypeError, message
 
 __all__ = [
+    "all_finite",
     "as_real",
     "as_tensor",
     "check_choice",
@@ -156,8 +157,8 @@ def check_finite(values: Tensor, where: str, *, remedy: str | None = None) -> Te
         Traceback (most recent call last):
         probkit.errors.DataError: 1 values are NaN or infinite, the first at [1] (y: expected ...
     """
-    bad = ~torch.isfinite(values)
-    if bool(bad.any()):
+    if not all_finite(values):
+        bad = ~torch.isfinite(values)
         first = [int(i) for i in bad.nonzero()[0]]
         raise DataError(
             message(
@@ -168,6 +169,19 @@ def check_finite(values: Tensor, where: str, *, remedy: str | None = None) -> Te
             )
         )
     return values
+
+
+def all_finite(values: Tensor) -> bool:
+    """Whether no value is NaN or infinite.
+
+    A finite sum has finite terms, and takes one pass without a copy; only where it is not (sums of
+    finite numbers can overflow) is every value looked at.
+
+    Example:
+        >>> all_finite(torch.tensor([3e38, 3e38])), all_finite(torch.tensor([1.0, float("inf")]))
+        (True, False)
+    """
+    return bool(values.sum().isfinite()) or bool(values.isfinite().all())
 
 
 def require_positive(settings: object, *names: str) -> None:

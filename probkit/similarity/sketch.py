@@ -106,9 +106,9 @@ class Sketch:
         rows = as_points(records, self.design.dim, "records")
         classes = self._classes(labels, len(rows))
         owners = self._owners(users, len(rows))
-        good = torch.isfinite(rows).all(-1)
-        rows = check_finite(rows, drop=self.on_bad == "drop", name="records")
-        classes = classes if classes is None else classes[good.cpu()]
+        rows, kept = check_finite(rows, drop=self.on_bad == "drop", name="records")
+        if classes is not None and kept is not None:
+            classes = classes[kept.cpu()]
         if (self.count + len(rows)) * self.design.largest >= _MAX_SUM:
             raise DataError(message("So many records could overflow", got=self.count + len(rows)))
         total = torch.zeros_like(self.state)

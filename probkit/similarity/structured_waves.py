@@ -20,6 +20,7 @@ Smola, Fastfood, ICML 2013. Integer form: ours.
 from __future__ import annotations
 
 import math
+from functools import cache
 
 import torch
 from torch import Tensor
@@ -113,6 +114,7 @@ def _transform(x: Tensor) -> Tensor:
     return (_hadamard(left).to(x) @ table @ _hadamard(size // left).to(x)).flatten(-2)
 
 
+@cache
 def _hadamard(size: int) -> Tensor:
     matrix = torch.ones(1, 1, dtype=torch.float64)
     while len(matrix) < size:

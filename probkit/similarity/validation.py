@@ -16,6 +16,7 @@ from torch import Tensor
 
 from probkit.errors import ConfigurationError, DtypeError, ShapeError, message
 from probkit.privacy.errors import PrivateDataError
+from probkit.validation import all_finite
 
 __all__ = ["as_points", "check_box", "check_finite"]
 
@@ -47,15 +48,17 @@ def as_points(values: Any, dim: int, name: str) -> Tensor:
     return values.detach()
 
 
-def check_finite(values: Tensor, *, drop: bool, name: str) -> Tensor:
+def check_finite(values: Tensor, *, drop: bool, name: str) -> tuple[Tensor, Tensor | None]:
     """The rows without NaN or infinity; any such row is refused unless ``drop``.
+
+    Returns:
+        The rows, and where they were among all; None if all are kept.
 
     Raises:
         PrivateDataError: a row is not finite.
     """
-    good = torch.isfinite(values).all(-1)
-    if bool(good.all()):
-        return values
+    if all_finite(values):
+        return values, None
     if not drop:
         raise PrivateDataError(
             message(
@@ -66,7 +69,8 @@ def check_finite(values: Tensor, *, drop: bool, name: str) -> Tensor:
                 'add_remove, on_bad="drop"',
             )
         )
-    return values[good]
+    good = torch.isfinite(values).all(-1)
+    return values[good], good
 
 
 def check_box(bounds: Any, dim: int) -> tuple[list[float], list[float]]:
