@@ -73,7 +73,8 @@ class LatentVideoModel(nn.Module):
             training; None for all. The estimate has no bias.
         pooled: halve frames as published, see ``VideoEncoder``.
         decoder: "convolution", or "sprites" for objects that move and do not change; then every
-            two decoded coordinates are the position of one.
+            two decoded coordinates are the position of one; ``num_objects`` of the dynamics is
+            their number.
         seed: of the starting weights of encoder and decoder.
 
     Raises:

@@ -25,6 +25,7 @@ __all__ = [
     "Codes",
     "CoordinateDiffusion",
     "FrameDecoder",
+    "FrameEncoder",
     "PositionDiffusion",
     "SpriteDecoder",
     "VideoEncoder",
@@ -39,7 +40,7 @@ _DARK = -2.0
 _FAINT = -1.5
 _LEAST_SHARE = 0.1
 _NUM_KEYPOINTS = 16
-_SHARP = 2.0  # of keypoints, at the start
+_SHARP = 2.0  # fixed: the convolution before learns the rest
 _NUM_WAVES = 3
 
 

@@ -113,8 +113,6 @@ def steering(
 ) -> Float[Tensor, "B P"]:
     """Change of velocities by shares of ``Tracker.errors``, which start at a quarter of that of
     positions and three quarters of that of velocities."""
-    pairs = zip(errors, logits, _FIRST_GAINS, strict=True)
-    return sum(
-        (torch.sigmoid(logit + first) * error for error, logit, first in pairs),
-        torch.zeros_like(errors[0]),
-    )
+    shares = (torch.sigmoid(x + first) for x, first in zip(logits, _FIRST_GAINS, strict=True))
+    position, velocity = (share * error for share, error in zip(shares, errors, strict=True))
+    return position + velocity
