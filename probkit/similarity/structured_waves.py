@@ -74,17 +74,18 @@ class StructuredWaves:
         """Sums over the records of (cos, sin), int64 (m, 2)."""
         total = torch.zeros(self.num, 2, dtype=torch.int64, device=records.device)
         for part in records.split(_ROWS):
-            cosine, sine = self.pairs(part)
-            total += torch.stack(
-                [cosine.sum(0, dtype=torch.int64), sine.sum(0, dtype=torch.int64)], -1
-            )
+            pair = self._columns(part)
+            total += torch.stack([values.sum(-1, dtype=torch.int64) for values in pair], -1)
         return total
 
     def pairs(self, records: Tensor) -> tuple[Tensor, Tensor]:
         """Integer (cos, sin) of every record, two int32 (B, m)."""
-        centred = records.to(torch.float64) - self.center.to(records.device)
-        whole = self._mixed(quantise(centred, self.quantum, self._limit)).to(torch.int64)
-        phase = whole.mul_(self._turns.to(whole.device))
+        cosine, sine = self._columns(records)
+        return cosine.mT.contiguous(), sine.mT.contiguous()
+
+    def _columns(self, records: Tensor) -> tuple[Tensor, Tensor]:
+        """``pairs`` with a column a record, two int32 (m, B)."""
+        phase = self._mixed_whole(records).mul_(self._turns[:, None].to(records.device))
         drop = _TURN_BITS - TABLE_BITS
         index = phase.add_(2 ** (drop - 1)).bitwise_right_shift_(drop)
         index.bitwise_and_(2**TABLE_BITS - 1)
@@ -96,6 +97,16 @@ class StructuredWaves:
         centred = (points - self.center.to(points)).to(torch.float64)
         angle = self._mixed(centred) * self._scale.to(centred)
         return angle.cos(), angle.sin()
+
+    def _mixed_whole(self, records: Tensor) -> Tensor:
+        """H D2 H D1 of the rounded records, int64 (m, B): ``_mixed`` with a column a record."""
+        centred = records.to(torch.float64) - self.center.to(records.device)
+        whole = quantise(centred, self.quantum, self._limit).mT.contiguous()
+        first, second = self._signs.to(whole)[..., None]
+        table = whole.new_zeros(len(first), self._size, len(records))
+        torch.mul(whole, first[:, : self.dim], out=table[:, : self.dim])
+        mixed = _butterflies(table, self._size).mul_(second)
+        return _butterflies(mixed, min(self.num, self._size)).flatten(0, 1)[: self.num].long()
 
     def _mixed(self, x: Tensor) -> Tensor:
         """H D2 H D1 x of every block, (B, m)."""
@@ -112,6 +123,30 @@ def _transform(x: Tensor) -> Tensor:
     # as two products with small matrices, H being the Kronecker product of two others
     table = x.unflatten(-1, (left, size // left))
     return (_hadamard(left).to(x) @ table @ _hadamard(size // left).to(x)).flatten(-2)
+
+
+def _butterflies(x: Tensor, keep: int) -> Tensor:
+    """The first ``keep`` rows of the transform of the last but one dimension; overwrites ``x``.
+
+    log2(size) additions a number where ``_transform`` makes some sqrt(size) products, and all of
+    them on long rows: for many columns the faster. Up to ``keep``, the smallest power of two that
+    is not below it, rows are sums alone, so the differences need not be made.
+    """
+    *batch, size, columns = x.shape
+    other = torch.empty_like(x)
+    half = size // 2
+    while half:
+        pairs = x.view(*batch, -1, 2, half, columns)
+        if half >= keep:
+            x = pairs[..., 0, :, :].add_(pairs[..., 1, :, :]).flatten(-3, -2)
+            other = other[..., :half, :]
+        else:
+            found = other.view(pairs.shape)
+            torch.add(pairs[..., 0, :, :], pairs[..., 1, :, :], out=found[..., 0, :, :])
+            torch.sub(pairs[..., 0, :, :], pairs[..., 1, :, :], out=found[..., 1, :, :])
+            x, other = other, x
+        half //= 2
+    return x[..., :keep, :]
 
 
 @cache
