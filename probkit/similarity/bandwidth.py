@@ -22,8 +22,8 @@ from dataclasses import dataclass
 from probkit.errors import ConfigurationError, message
 from probkit.similarity.feature_kde import FeatureKDE
 from probkit.similarity.release import Release
+from probkit.similarity.validation import check_length
 from probkit.similarity.waves import UNIT
-from probkit.validation import check_positive
 
 __all__ = ["BandwidthChoice", "choose_bandwidth"]
 
@@ -74,7 +74,7 @@ def choose_bandwidth(release: Release, candidates: Sequence[float]) -> Bandwidth
     n, low, high = release.num_records, min(design.bandwidths), max(design.bandwidths)
     scores = {}
     for candidate in candidates:
-        h = check_positive("candidates", candidate)
+        h = check_length("candidates", candidate)
         if h < low or math.sqrt(2) * h > high:
             raise ConfigurationError(
                 message(

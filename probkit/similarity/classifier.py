@@ -13,11 +13,13 @@ from torch import Tensor
 from probkit.errors import ConfigurationError, DataError, message
 from probkit.privacy.accountant import PrivacyAccountant
 from probkit.privacy.budget import Amount, Relation
+from probkit.random import Seed
 from probkit.similarity.class_features import ClassFeatures
 from probkit.similarity.feature_kde import FeatureKDE
 from probkit.similarity.release import Release
 from probkit.similarity.sketch import Sketch
-from probkit.validation import check_positive, check_whole
+from probkit.similarity.validation import check_length, public_seed
+from probkit.validation import check_whole
 
 __all__ = ["ClassSketch", "PrivateClassifier"]
 
@@ -44,6 +46,7 @@ class ClassSketch(Sketch):
 
     Raises:
         ConfigurationError: fewer than two classes, one twice, or a setting out of range.
+        DtypeError: what is no seed.
 
     Example:
         >>> x = torch.tensor([[0.0], [1.0]], dtype=torch.float64)
@@ -60,7 +63,7 @@ class ClassSketch(Sketch):
         kernel: str = "gaussian",
         bandwidth: float,
         num_features: int = 2048,
-        seed: int = 0,
+        seed: Seed = 0,
         relation: Relation = "replace",
         max_rows_per_user: int = 1,
         on_bad: Literal["error", "drop"] = "error",
@@ -70,10 +73,10 @@ class ClassSketch(Sketch):
             raise ConfigurationError(
                 message("Classes must be two different labels or more", where="classes")
             )
-        check_whole("dim", dim, 1, 2**16)
+        dim = check_whole("dim", dim, 1, 2**16)
         num = check_whole("num_features", num_features, 1, 2**20)
-        length = check_positive("bandwidth", bandwidth)
-        features = FeatureKDE(dim, kernel, [length], num, seed, [0.0] * dim)
+        length = check_length("bandwidth", bandwidth)
+        features = FeatureKDE(dim, kernel, [length], num, public_seed(seed), [0.0] * dim)
         super().__init__(
             ClassFeatures(features, len(self.classes)),
             relation=relation,
@@ -137,7 +140,7 @@ class PrivateClassifier:
         kernel: str = "gaussian",
         bandwidth: float = 1.0,
         num_features: int = 2048,
-        seed: int = 0,
+        seed: Seed = 0,
         epsilon: Amount = 1.0,
         delta: float | None = 1e-6,
         relation: Relation = "replace",
@@ -181,15 +184,33 @@ class PrivateClassifier:
         return self
 
     def decision_function(self, X: Any) -> NDArray[np.float64]:
-        """Private mean similarity to every class, (Q, C)."""
+        """Private mean similarity to every class, (Q, C).
+
+        Raises:
+            ConfigurationError: the model is not fitted.
+            DataError, ShapeError, DtypeError: points of another kind.
+        """
+        if not hasattr(self, "release_"):
+            raise ConfigurationError(
+                message("The model is not fitted", remedy="call fit(X, y) first")
+            )
         return self.release_.query(X, normalize=False).value.cpu().numpy()
 
     def predict(self, X: Any) -> NDArray[Any]:
-        """The class of highest mean similarity, (Q,)."""
-        return np.asarray(self.classes_[self.decision_function(X).argmax(-1)])
+        """The class of highest mean similarity, (Q,).
+
+        Raises:
+            ConfigurationError: the model is not fitted.
+        """
+        best = self.decision_function(X).argmax(-1)
+        return np.asarray(self.classes_[best])
 
     def score(self, X: Any, y: Any) -> float:
-        """Share of labels predicted right."""
+        """Share of labels predicted right.
+
+        Raises:
+            ConfigurationError: the model is not fitted.
+        """
         return float((self.predict(X) == np.asarray(y)).mean())
 
     def get_params(self, deep: bool = True) -> dict[str, Any]:

@@ -22,7 +22,7 @@ from torch import Tensor
 from probkit.privacy.budget import Relation
 from probkit.privacy.mechanism import Blocks, Noise
 
-__all__ = ["Answer", "Decoder", "Design", "design_from_spec", "quantise"]
+__all__ = ["Answer", "Decoder", "Design", "design_from_spec", "first_difference", "quantise"]
 
 
 @dataclass(frozen=True)
@@ -165,3 +165,20 @@ def design_from_spec(spec: Mapping[str, Any], tensors: Mapping[str, Tensor]) -> 
         if design.kind == kind:
             return design.from_spec(settings, tensors)
     raise ValueError(f"unknown design {kind!r}")
+
+
+def first_difference(mine: Any, theirs: Any, field: str = "") -> tuple[str, Any, Any]:
+    """Name and both values of the first public choice that differs, in nested designs too.
+
+    Example:
+        >>> first_difference({"features": {"seed": 1}}, {"features": {"seed": 2}})
+        ('seed', 1, 2)
+    """
+    if isinstance(mine, dict) and isinstance(theirs, dict):
+        name = next(k for k in {**mine, **theirs} if mine.get(k) != theirs.get(k))
+        return first_difference(mine.get(name), theirs.get(name), name)
+    if isinstance(mine, list) and isinstance(theirs, list) and len(mine) == len(theirs):
+        for one, other in zip(mine, theirs, strict=True):
+            if one != other and isinstance(one, dict):
+                return first_difference(one, other, field)
+    return field, mine, theirs

@@ -4,17 +4,16 @@ from __future__ import annotations
 
 from typing import Any, Literal
 
-import torch
-
 from probkit.errors import ConfigurationError, message
 from probkit.privacy.budget import Relation
+from probkit.random import Seed
 from probkit.similarity.design import Design
 from probkit.similarity.halfspaces import Halfspaces
 from probkit.similarity.moments import Moments
 from probkit.similarity.sketch import Sketch
 from probkit.similarity.spectral import SpectralDistance
 from probkit.similarity.trees import DyadicTrees
-from probkit.similarity.validation import check_box
+from probkit.similarity.validation import check_box, check_center, public_seed
 from probkit.validation import check_choice, check_positive, check_whole
 
 __all__ = ["PrivateDistance"]
@@ -36,13 +35,16 @@ class PrivateDistance(Sketch):
         height: 2^height leaves of a tree.
         alpha: intervals of the tree's distances grow by 1 + alpha.
         consistent: average the tree to consistency and answer from its leaves.
-        seed: public; of the directions.
+        seed: public; of the directions. None or a generator draws one.
         relation, max_rows_per_user, on_bad: see ``Sketch``.
 
     Raises:
-        ConfigurationError: a missing domain, or a setting out of range.
+        ConfigurationError: a missing domain, a setting out of range, or a centre that is not d
+            finite numbers.
+        DtypeError: a seed or a centre of another kind.
 
     Example:
+        >>> import torch
         >>> from probkit.privacy import PrivacyAccountant
         >>> x = torch.rand(2000, 1, dtype=torch.float64)
         >>> sketch = PrivateDistance(1, metric="l1", bounds=(0.0, 1.0)).update(x)
@@ -71,7 +73,7 @@ class PrivateDistance(Sketch):
         height: int = 10,
         alpha: float = 0.1,
         consistent: bool = False,
-        seed: int = 0,
+        seed: Seed = 0,
         relation: Relation = "replace",
         max_rows_per_user: int = 1,
         on_bad: Literal["error", "drop"] = "error",
@@ -82,6 +84,7 @@ class PrivateDistance(Sketch):
             raise ConfigurationError(
                 message("power goes with lp", where="metric, power", got=(metric, power))
             )
+        drawn = public_seed(seed)
         design: Design
         if metric in ("l1", "lp"):
             check_choice("method", "method", method, ("spectral", "tree"))
@@ -93,12 +96,11 @@ class PrivateDistance(Sketch):
                 design = DyadicTrees(low, high, height, p, alpha, consistent)
             else:
                 default = 4096 if dim <= 500 else 512
-                cells = check_whole("num_cells", num_cells or default, 2, 4096, even=True)
+                wanted = default if num_cells is None else num_cells
+                cells = check_whole("num_cells", wanted, 2, 4096, even=True)
                 design = SpectralDistance(low, high, cells, p)
         else:
-            design = _ball_design(
-                dim, metric, radius, center, num_directions, num_cells or 512, seed
-            )
+            design = _ball_design(dim, metric, radius, center, num_directions, num_cells, drawn)
         super().__init__(
             design, relation=relation, max_rows_per_user=max_rows_per_user, on_bad=on_bad
         )
@@ -110,18 +112,14 @@ def _ball_design(
     radius: float | None,
     center: Any,
     num_directions: int,
-    num_cells: int,
+    num_cells: int | None,
     seed: int,
 ) -> Design:
     r = check_positive("radius", radius)
-    middle = torch.zeros(dim) if center is None else torch.as_tensor(center, dtype=torch.float64)
-    if middle.shape != (dim,) or not bool(torch.isfinite(middle).all()):
-        raise ConfigurationError(
-            message("The centre must be d finite numbers", where="center", got=tuple(middle.shape))
-        )
+    middle = check_center(center, dim)
     if metric == "l2sq":
-        return Moments(middle.tolist(), r)
+        return Moments(middle, r)
     check_whole("dim", dim, 1, 2**11)
     directions = check_whole("num_directions", num_directions, 2, 2**14)
-    cells = check_whole("num_cells", num_cells, 2, 1024, even=True)
-    return Halfspaces(middle.tolist(), r, directions, cells, seed)
+    cells = check_whole("num_cells", 512 if num_cells is None else num_cells, 2, 1024, even=True)
+    return Halfspaces(middle, r, directions, cells, seed)

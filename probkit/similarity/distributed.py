@@ -34,7 +34,8 @@ def build_with_dask(
     """Build a sketch of all partitions on a dask cluster; tree-sum at the end.
 
     Args:
-        make: builds the empty sketch; must be importable by the workers.
+        make: builds the empty sketch, with a whole number for a seed, so that all are alike; must
+            be importable by the workers.
         partitions: tensors, arrays, or what ``load`` turns into them on the worker.
         client: of a running cluster.
         load: reads one partition on the worker; None if partitions are the records.
@@ -43,7 +44,7 @@ def build_with_dask(
     Raises:
         DependencyError: dask is not installed.
         ConfigurationError: no partitions.
-        DistributedError: a partition failed; nothing was released.
+        DistributedError: a partition or a merge failed; nothing was released.
     """
     try:
         from dask.distributed import wait
@@ -71,10 +72,13 @@ def build_with_dask(
 def all_reduce_sketch(sketch: Sketch) -> Sketch:
     """Sum the sketches of all processes of the default torch.distributed group, in place.
 
-    Every process ends with the sketch of all records; only one of them may release it.
+    Every process ends with the sketch of all records; only one of them may release it, and a second
+    sum of these would count every record once a process.
 
     Raises:
-        DistributedError: no process group, or the processes made different public choices.
+        DistributedError: no process group, or the processes made different public choices (a seed
+            of None is another one in every process), or hold the same records, or a sketch that
+            was released or merged into another.
         ConfigurationError: rows are protected by user, whose rows may lie on several processes.
     """
     group = torch.distributed
@@ -94,13 +98,20 @@ def all_reduce_sketch(sketch: Sketch) -> Sketch:
             )
         )
     choices: list[Any] = [None] * group.get_world_size()
-    group.all_gather_object(choices, (sketch._choices(), sketch.released, sketch.count))
+    closed = sketch.released or sketch.merged
+    group.all_gather_object(choices, (sketch._choices(), closed, sketch.count, sketch._parts))
     if any(choice[:2] != choices[0][:2] or choice[1] for choice in choices):
-        raise DistributedError(message("The processes hold different or released sketches"))
+        raise DistributedError(
+            message("The processes hold sketches that differ, or were released or merged")
+        )
+    parts = frozenset[str]().union(*(choice[3] for choice in choices))
+    if len(parts) < sum(len(choice[3]) for choice in choices):
+        raise DistributedError(message("Several processes hold the same records"))
     if sum(choice[2] for choice in choices) * sketch.design.largest >= 2**62:
         raise DistributedError(message("So many records could overflow", got="all processes"))
     group.all_reduce(sketch.state)
     sketch.count = sum(choice[2] for choice in choices)
+    sketch._parts = parts
     return sketch
 
 
@@ -109,8 +120,8 @@ def _build(make: Callable[[], Sketch], part: Any, load: Callable[[Any], Any] | N
 
 
 def _merge(sketches: list[Sketch]) -> Sketch:
-    first, *rest = sketches
-    total = copy.copy(first)  # a task that runs again must find its inputs as they were
+    # copies: a merge uses parts up, and a task that runs again must find its inputs as they were
+    total, *rest = map(copy.copy, sketches)
     for other in rest:
         total.merge(other)
     return total

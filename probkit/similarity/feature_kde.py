@@ -55,6 +55,7 @@ class FeatureKDE(Design):
         law: the waves, if they were drawn before.
         projection: "dense", or "structured" for one bandwidth of a radial kernel, or "jl".
         reduced_dim: k of "jl".
+        signs: of "structured" and "jl", if they were drawn before.
     """
 
     kind = "features"
@@ -71,6 +72,7 @@ class FeatureKDE(Design):
         law: Law | None = None,
         projection: str = "dense",
         reduced_dim: int | None = None,
+        signs: Tensor | None = None,
     ) -> None:
         self.dim, self.seed, self.num_features = dim, seed, num_features
         self.kernel = kernel if isinstance(kernel, str) else "completely monotone"
@@ -85,13 +87,14 @@ class FeatureKDE(Design):
         self.waves: Waves | StructuredWaves | ReducedWaves
         if projection == "structured":
             norms = self.law.waves[:, 0] / lengths
-            self.waves = StructuredWaves(norms, dim, self.bandwidths[0], self.center, seed)
+            least = self.bandwidths[0]
+            self.waves = StructuredWaves(norms, dim, least, self.center, seed, signs)
         else:
             self._raw = self.law.waves / lengths[:, None]
             least = min(self.bandwidths)
             if projection == "jl":
                 _require_radial(self.law)
-                self.waves = ReducedWaves(self._raw, dim, least, self.center, seed)
+                self.waves = ReducedWaves(self._raw, dim, least, self.center, seed, signs)
             else:
                 self.waves = Waves(self._raw, least, self.center)
         self.state_size = 2 * num_features
@@ -113,7 +116,8 @@ class FeatureKDE(Design):
 
     def tensors(self) -> dict[str, Tensor]:
         """The waves themselves: a seed may mean other numbers in another version of torch."""
-        return {"waves": self.law.waves, "wave_scale": self.law.scale}
+        drawn = {"waves": self.law.waves, "wave_scale": self.law.scale}
+        return drawn if isinstance(self.waves, Waves) else drawn | {"signs": self.waves.signs}
 
     @classmethod
     def from_spec(cls, spec: Mapping[str, Any], tensors: Mapping[str, Tensor]) -> FeatureKDE:
@@ -123,7 +127,10 @@ class FeatureKDE(Design):
         width = 1 if settings["projection"] == "structured" else full
         if law.waves.shape != (settings["num_features"], width):
             raise ValueError("waves of another shape")
-        return cls(**settings, law=law)
+        signs = tensors.get("signs")
+        if settings["projection"] != "dense" and signs is None and settings["seed"] is None:
+            raise ValueError("neither the seed nor the signs of the waves were stored")
+        return cls(**settings, law=law, signs=signs)
 
     def contributions(self, records: Tensor, labels: Tensor | None) -> Tensor:
         return self.waves.sums(records).reshape(-1)

@@ -5,17 +5,16 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any, Literal
 
-import torch
-
 from probkit.errors import ConfigurationError, message
 from probkit.privacy.budget import Relation
+from probkit.random import Seed
 from probkit.similarity.design import Design
 from probkit.similarity.exponential_sums import ExponentialSumKDE
 from probkit.similarity.feature_kde import FeatureKDE
 from probkit.similarity.grid_kde import GridKDE
 from probkit.similarity.sketch import Sketch
 from probkit.similarity.spectral_laws import CompletelyMonotone
-from probkit.similarity.validation import check_box
+from probkit.similarity.validation import check_box, check_center, check_lengths, public_seed
 from probkit.validation import check_choice, check_positive, check_whole
 
 __all__ = ["PrivateKDE"]
@@ -34,7 +33,8 @@ class PrivateKDE(Sketch):
             "exponentials" (the paper's way for the last three kernels; to compare with).
         bounds: domain of the grid.
         num_features: m waves; None for 4096.
-        center: (d,) middle of the domain of "features", which reaches 1024 bandwidths around it.
+        center: (d,) middle of the domain of "features", which reaches 1024 bandwidths around it;
+            None for the origin.
         spacing: cell width of the grid over the bandwidth; None for 0.7 (0.35 for kernels with a
             kink).
         projection: "dense" waves; "structured" ones, which cost O(m log d) a record in place of
@@ -43,14 +43,18 @@ class PrivateKDE(Sketch):
             dimensions, with a bias of about 1 / sqrt(2 reduced_dim) of the distances.
         reduced_dim: k of "jl".
         accuracy: largest error of a sum of "exponentials".
-        seed: public; of the waves.
+        seed: public; of the waves. None or a generator draws one, which the release states; parts
+            that are to be merged need the same whole number.
         relation, max_rows_per_user, on_bad: see ``Sketch``.
 
     Raises:
-        ConfigurationError: an unknown kernel, a missing domain or bandwidth: both must be public,
-            and one taken from the data is not.
+        ConfigurationError: an unknown kernel, a setting out of range, a centre that is not d
+            finite numbers, a missing domain or bandwidth: both must be public, and one taken from
+            the data is not.
+        DtypeError: a seed or a centre of another kind.
 
     Example:
+        >>> import torch
         >>> from probkit.privacy import PrivacyAccountant
         >>> x = torch.randn(5000, 2, dtype=torch.float64)
         >>> kde = PrivateKDE(2, "gaussian", bandwidth=1.0, num_features=500).update(x)
@@ -78,7 +82,7 @@ class PrivateKDE(Sketch):
         projection: Literal["dense", "structured", "jl"] = "dense",
         reduced_dim: int | None = None,
         accuracy: float = 0.01,
-        seed: int = 0,
+        seed: Seed = 0,
         relation: Relation = "replace",
         max_rows_per_user: int = 1,
         on_bad: Literal["error", "drop"] = "error",
@@ -92,27 +96,24 @@ class PrivateKDE(Sketch):
                     remedy="give several, and choose from the release: it costs nothing then",
                 )
             )
-        lengths = [bandwidth] if isinstance(bandwidth, int | float) else list(bandwidth)
-        lengths = [check_positive("bandwidth", h) for h in lengths]
+        lengths = check_lengths("bandwidth", bandwidth)
+        drawn = public_seed(seed)
         design: Design
         check_choice("method", "method", method, ("features", "grid", "exponentials"))
         if method == "grid":
             design = _grid(dim, kernel, lengths, bounds, spacing)
         else:
-            num = check_whole("num_features", num_features or 4096, 1, 2**20)
-            middle = [0.0] * dim if center is None else torch.as_tensor(center).tolist()
-            if len(middle) != dim:
-                raise ConfigurationError(
-                    message("The centre must be d numbers", where="center", got=len(middle))
-                )
+            wanted = 4096 if num_features is None else num_features
+            num = check_whole("num_features", wanted, 1, 2**20)
+            middle = check_center(center, dim)
             if method == "exponentials":
                 near = check_positive("accuracy", accuracy)
                 name, length = _single(kernel, lengths, "A sum of exponentials")
-                design = ExponentialSumKDE(dim, name, length, num, near, seed, middle)
+                design = ExponentialSumKDE(dim, name, length, num, near, drawn, middle)
             else:
                 short = _reduced_dim(projection, reduced_dim, dim, lengths)
                 design = FeatureKDE(
-                    *(dim, kernel, lengths, num, seed, middle),
+                    *(dim, kernel, lengths, num, drawn, middle),
                     projection=projection,
                     reduced_dim=short,
                 )

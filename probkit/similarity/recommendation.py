@@ -15,12 +15,14 @@ from typing import Any
 from probkit.errors import ConfigurationError
 from probkit.privacy.budget import Budget, Relation
 from probkit.privacy.errors import AccuracyWarning
+from probkit.random import Seed
 from probkit.similarity.distance import PrivateDistance
 from probkit.similarity.grid_kde import MAX_CELLS
 from probkit.similarity.kde import PrivateKDE
 from probkit.similarity.sketch import Sketch
 from probkit.similarity.spectral_laws import KERNELS
-from probkit.validation import check_positive, check_whole, unknown
+from probkit.similarity.validation import check_length, public_seed
+from probkit.validation import check_whole, unknown
 
 __all__ = ["Candidate", "Recommendation", "recommend"]
 
@@ -73,7 +75,7 @@ def recommend(
     bandwidth: float = 1.0,
     bounds: Any = None,
     radius: float | None = None,
-    seed: int = 0,
+    seed: Seed = 0,
 ) -> Recommendation:
     """Pick a data structure by predicted error.
 
@@ -86,10 +88,11 @@ def recommend(
         bandwidth: of a kernel.
         bounds: domain, for l1 and for a kernel on a grid.
         radius: domain of l2 and l2sq.
-        seed: public.
+        seed: public; None or a generator draws one, the same for every sketch that is built.
 
     Raises:
-        ConfigurationError: an unknown similarity, or a missing domain.
+        ConfigurationError: an unknown similarity, a missing domain, or a setting out of range.
+        DtypeError: what is no seed.
 
     Example:
         >>> from fractions import Fraction
@@ -100,10 +103,10 @@ def recommend(
         8192
     """
     n = check_whole("num_records", num_records, 2, 2**40)
-    common: dict[str, Any] = {"relation": relation, "seed": seed}
+    common: dict[str, Any] = {"relation": relation, "seed": public_seed(seed)}
     if similarity in KERNELS:
-        check_positive("bandwidth", bandwidth)
-        candidates = _kernels(n, dim, similarity, budget, bandwidth, bounds, common)
+        length = check_length("bandwidth", bandwidth)
+        candidates = _kernels(n, dim, similarity, budget, length, bounds, common)
     elif similarity in ("l1", "l2", "l2sq"):
         domain = {"bounds": bounds} if similarity == "l1" else {"radius": radius}
         settings = [{"metric": similarity, **domain, **common}]

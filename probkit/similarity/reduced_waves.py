@@ -20,9 +20,8 @@ import math
 import torch
 from torch import Tensor
 
-from probkit.random import as_generator
 from probkit.similarity.design import quantise
-from probkit.similarity.waves import QUANTA, RECORD_BITS, Waves
+from probkit.similarity.waves import QUANTA, RECORD_BITS, Waves, random_signs
 
 __all__ = ["ReducedWaves"]
 
@@ -38,6 +37,7 @@ class ReducedWaves:
         bandwidth: the smallest length that must be resolved.
         center: (d,) middle of the domain.
         seed: public; of the signs.
+        signs: (k, d) of plus and minus one; None to draw them.
 
     Example:
         >>> waves = torch.ones(5, 8, dtype=torch.float64)
@@ -47,20 +47,30 @@ class ReducedWaves:
     """
 
     def __init__(
-        self, waves: Tensor, dim: int, bandwidth: float, center: Tensor, seed: int
+        self,
+        waves: Tensor,
+        dim: int,
+        bandwidth: float,
+        center: Tensor,
+        seed: int,
+        signs: Tensor | None = None,
     ) -> None:
         self.num, self.reduced_dim = waves.shape
         self.dim, self.center = dim, center
         self.quantum = bandwidth / QUANTA
         # sums of d coordinates must stay below 2^53
         self._limit = 2 ** min(RECORD_BITS, 52 - math.ceil(math.log2(dim)))
-        coins = torch.randint(0, 2, (self.reduced_dim, dim), generator=as_generator(seed))
-        self._signs = (2 * coins - 1).to(torch.float64)
+        self._signs = random_signs((self.reduced_dim, dim), seed, signs)
         # whole sums of quanta are coarsened to about one quantum of the reduced record
         self._coarse = float(max(1, round(math.sqrt(self.reduced_dim))))
         self._unit = self.quantum * self._coarse / math.sqrt(self.reduced_dim)
         origin = torch.zeros(self.reduced_dim, dtype=torch.float64)
         self._inner = Waves(waves, self._unit * QUANTA, origin)
+
+    @property
+    def signs(self) -> Tensor:
+        """(k, d) random signs, int8."""
+        return self._signs.to(torch.int8)
 
     @property
     def frequencies(self) -> Tensor:

@@ -10,8 +10,10 @@ from torch import Tensor
 from probkit.errors import ConfigurationError, ShapeError, message
 from probkit.privacy.budget import Relation
 from probkit.privacy.errors import PrivateDataError
+from probkit.random import Seed
 from probkit.similarity.feature_kde import FeatureKDE
 from probkit.similarity.sketch import Sketch
+from probkit.similarity.validation import check_center, check_length, public_seed
 from probkit.similarity.weight_space import TARGET_UNIT, WeightSpace
 from probkit.validation import check_positive, check_whole
 
@@ -34,12 +36,13 @@ class PrivateGPRegression(Sketch):
         amplitude: prior sd of the function; likewise.
         num_features: m waves, at most 256: the release has about 2 m^2 numbers, and its noise
             grows with m.
-        center: (d,) middle of the domain.
-        seed: public; of the waves.
+        center: (d,) middle of the domain; None for the origin.
+        seed: public; of the waves. None or a generator draws one.
         relation, max_rows_per_user, on_bad: see ``Sketch``.
 
     Raises:
-        ConfigurationError: a setting out of range.
+        ConfigurationError: a setting out of range, or a centre that is not d finite numbers.
+        DtypeError: a seed or a centre of another kind.
 
     Example:
         >>> from probkit.privacy import PrivacyAccountant
@@ -66,24 +69,19 @@ class PrivateGPRegression(Sketch):
         amplitude: float = 1.0,
         num_features: int = 32,
         center: Any = None,
-        seed: int = 0,
+        seed: Seed = 0,
         relation: Relation = "replace",
         max_rows_per_user: int = 1,
         on_bad: Literal["error", "drop"] = "error",
     ) -> None:
         dim = check_whole("dim", dim, 1, 2**16)
-        middle = [0.0] * dim if center is None else torch.as_tensor(center).tolist()
-        if len(middle) != dim:
-            raise ConfigurationError(
-                message("The centre must be d numbers", where="center", got=len(middle))
-            )
         features = FeatureKDE(
             dim,
             kernel,
-            [check_positive("bandwidth", bandwidth)],
+            [check_length("bandwidth", bandwidth)],
             check_whole("num_features", num_features, 1, 256),
-            seed,
-            middle,
+            public_seed(seed),
+            check_center(center, dim),
         )
         self.target_bound = check_positive("target_bound", target_bound)
         design = WeightSpace(

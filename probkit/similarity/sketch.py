@@ -2,7 +2,7 @@
 
     sketch = PrivateKDE(dim=2, bandwidth=0.5)      # public choices only
     sketch.update(X)                               # as often as there are chunks
-    sketch.merge(other)                            # parts built elsewhere, bit for bit
+    sketch.merge(other)                            # parts built elsewhere, bit for bit, once each
     release = sketch.release(accountant)           # noise is drawn here, once
     release.query(Y)                               # free, for ever
 
@@ -12,6 +12,7 @@ drawn, so that an error leaves the ledger untouched and no noise-free number eve
 
 from __future__ import annotations
 
+import uuid
 import warnings
 from collections import Counter
 from collections.abc import Sequence
@@ -33,7 +34,7 @@ from probkit.privacy.errors import (
 )
 from probkit.privacy.mechanism import Noise, plan_noise
 from probkit.privacy.opendp_noise import opendp_noise
-from probkit.similarity.design import Design
+from probkit.similarity.design import Design, first_difference
 from probkit.similarity.release import Release
 from probkit.similarity.validation import as_points, check_finite
 from probkit.validation import check_whole
@@ -58,6 +59,7 @@ class Sketch:
         state: int64, PRIVATE.
         count: number of records so far; PRIVATE under "add_remove".
         released: whether ``release`` was called.
+        merged: whether another sketch took the records over; this one has no further use then.
     """
 
     def __init__(
@@ -84,6 +86,8 @@ class Sketch:
         self.state = torch.zeros(design.state_size, dtype=torch.int64)
         self.count = 0
         self.released = False
+        self.merged = False
+        self._parts: frozenset[str] = frozenset()
         self._users: Counter[Any] = Counter()
 
     def update(
@@ -97,7 +101,7 @@ class Sketch:
             users: (B,) who owns each row; required if rows of one user are protected together.
 
         Raises:
-            PrivacyError: the sketch was released.
+            PrivacyError: the sketch was released, or merged into another.
             DtypeError, ShapeError: records of another kind.
             PrivateDataError: NaN or infinite rows, or a user with too many rows.
             DataError: so many records that sums could overflow.
@@ -116,6 +120,8 @@ class Sketch:
             part = slice(start, start + _BLOCK)
             own = None if classes is None else classes[part]
             total += self.design.contributions(rows[part], own).cpu()
+        # a name that copies keep: copies of an empty sketch are parts of their own, later ones not
+        self._parts = self._parts or frozenset({uuid.uuid4().hex})
         self.state += total
         self.count += len(rows)
         self._users = owners
@@ -124,22 +130,36 @@ class Sketch:
     def merge(self, other: Sketch) -> Self:
         """Add the records of a sketch of the same public choices; exact in any order.
 
+        The other sketch is used up: a record that counted twice would move the state twice as far
+        as the noise allows for, and the release would not keep what it states.
+
         Raises:
-            PrivacyError: one of the two was released.
-            ConfigurationError: a public choice differs; names it.
+            PrivacyError: one of the two was released or merged into another, or both hold the same
+                records: a sketch and itself, its copy, or a part that is in already.
+            ConfigurationError: a public choice differs; names it. Parts of seed None have seeds of
+                their own.
             PrivateDataError: a user has too many rows in the two together.
         """
         self._require_open("merge")
         other._require_open("merge")
+        if other is self or self._parts & other._parts:
+            raise PrivacyError(
+                message(
+                    "Both sketches hold the same records",
+                    where="other",
+                    remedy="merge every part once; records that count twice break the privacy "
+                    "that the release states",
+                )
+            )
         mine, theirs = self._choices(), other._choices()
         if mine != theirs:
-            field = next(k for k in {**mine, **theirs} if mine.get(k) != theirs.get(k))
+            field, expected, got = first_difference(mine, theirs)
             raise ConfigurationError(
                 message(
                     "Sketches of different public choices cannot be merged",
                     where=field,
-                    got=str(theirs.get(field))[:80],
-                    expected=str(mine.get(field))[:80],
+                    got=str(got)[:80],
+                    expected=str(expected)[:80],
                 )
             )
         for name, tensor in self.design.tensors().items():
@@ -152,6 +172,8 @@ class Sketch:
         self.state = self.state + other.state
         self.count += other.count
         self._users = owners
+        self._parts |= other._parts
+        other.merged = True
         return self
 
     def release(
@@ -178,7 +200,8 @@ class Sketch:
             testing_seed: reproducible noise; the result is marked NOT PRIVATE.
 
         Raises:
-            PrivacyError: a second release of the same state, or another relation.
+            PrivacyError: a second release of the same state, a sketch that was merged into
+                another, or another relation.
             BudgetExceededError: the accountant does not allow it; nothing was spent.
             ConfigurationError: no records, or a budget too small for exact noise.
         """
@@ -244,6 +267,13 @@ class Sketch:
         }
 
     def _require_open(self, action: str) -> None:
+        if self.merged:
+            raise PrivacyError(
+                message(
+                    f"{action} after merge into another sketch",
+                    remedy="go on with the sketch that took the records over",
+                )
+            )
         if self.released:
             raise PrivacyError(
                 message(

@@ -25,9 +25,14 @@ from functools import cache
 import torch
 from torch import Tensor
 
-from probkit.random import as_generator
 from probkit.similarity.design import quantise
-from probkit.similarity.waves import QUANTA, RECORD_BITS, TABLE_BITS, table_of_waves
+from probkit.similarity.waves import (
+    QUANTA,
+    RECORD_BITS,
+    TABLE_BITS,
+    random_signs,
+    table_of_waves,
+)
 
 __all__ = ["StructuredWaves"]
 
@@ -44,10 +49,17 @@ class StructuredWaves:
         bandwidth: the smallest length that must be resolved.
         center: (d,) middle of the domain.
         seed: public; of the signs.
+        signs: (2, blocks, p) of plus and minus one; None to draw them.
     """
 
     def __init__(
-        self, norms: Tensor, dim: int, bandwidth: float, center: Tensor, seed: int
+        self,
+        norms: Tensor,
+        dim: int,
+        bandwidth: float,
+        center: Tensor,
+        seed: int,
+        signs: Tensor | None = None,
     ) -> None:
         self.num, self.dim, self.center = len(norms), dim, center
         self.quantum = bandwidth / QUANTA
@@ -55,14 +67,17 @@ class StructuredWaves:
         # two transforms multiply by up to size^2: all stays below 2^53
         self._limit = 2 ** min(RECORD_BITS, 52 - 2 * round(math.log2(self._size)))
         blocks = math.ceil(self.num / self._size)
-        generator = as_generator(seed)
-        coins = torch.randint(0, 2, (2, blocks, self._size), generator=generator)
-        self._signs = (2 * coins - 1).to(torch.float64)
+        self._signs = random_signs((2, blocks, self._size), seed, signs)
         # a wave's norm over the d coordinates that there are, not the p of the transform
         scale = norms / math.sqrt(self._size * dim)
         turns = scale * (self.quantum * 2.0**_TURN_BITS / (2 * math.pi))
         self._turns = torch.floor(turns + 0.5).to(torch.int64)
         self._scale = self._turns * (2 * math.pi / 2.0**_TURN_BITS / self.quantum)
+
+    @property
+    def signs(self) -> Tensor:
+        """(2, blocks, p) random signs, int8."""
+        return self._signs.to(torch.int8)
 
     @property
     def frequencies(self) -> Tensor:

@@ -7,7 +7,8 @@ caller's program; such an error stops it, and its text is not private.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
+from numbers import Integral
 from typing import Any
 
 import numpy as np
@@ -16,25 +17,39 @@ from torch import Tensor
 
 from probkit.errors import ConfigurationError, DtypeError, ShapeError, message
 from probkit.privacy.errors import PrivateDataError
-from probkit.validation import all_finite
+from probkit.random import Seed, as_generator, spawn_seeds
+from probkit.validation import all_finite, as_real, as_tensor, check_positive, check_whole
 
-__all__ = ["as_points", "check_box", "check_finite"]
+__all__ = [
+    "as_points",
+    "check_box",
+    "check_center",
+    "check_finite",
+    "check_length",
+    "check_lengths",
+    "public_seed",
+]
+
+_LARGEST_SEED = 2**63 - 1
 
 
 def as_points(values: Any, dim: int, name: str) -> Tensor:
     """A matrix (N, dim) of float32 or float64, from a tensor, an array or a data frame.
 
     Raises:
-        DtypeError: integers, booleans, complex numbers or half precision.
+        DtypeError: integers, booleans, complex numbers, half precision, or no numbers at all.
         ShapeError: not a matrix of dim columns, or no rows.
     """
-    if not isinstance(values, Tensor):
-        array = np.asarray(values)
-        if array.dtype.kind not in "f" or array.dtype.itemsize not in (4, 8):
-            _refuse_dtype(name, array.dtype)
-        values = torch.from_numpy(np.ascontiguousarray(array))
+    values = as_tensor(values, name)
     if values.dtype not in (torch.float32, torch.float64):
-        _refuse_dtype(name, values.dtype)
+        raise DtypeError(
+            message(
+                "Points must be float32 or float64",
+                where=name,
+                got=values.dtype,
+                remedy="convert them, and state bounds that fit the converted values",
+            )
+        )
     if values.dim() != 2 or values.shape[1] != dim or len(values) == 0:
         raise ShapeError(
             message(
@@ -45,7 +60,7 @@ def as_points(values: Any, dim: int, name: str) -> Tensor:
                 remedy="reshape a single coordinate to (N, 1)",
             )
         )
-    return values.detach()
+    return values
 
 
 def check_finite(values: Tensor, *, drop: bool, name: str) -> tuple[Tensor, Tensor | None]:
@@ -104,12 +119,82 @@ def check_box(bounds: Any, dim: int) -> tuple[list[float], list[float]]:
     return table[:, 0].tolist(), table[:, 1].tolist()
 
 
-def _refuse_dtype(name: str, dtype: object) -> None:
-    raise DtypeError(
-        message(
-            "Points must be float32 or float64",
-            where=name,
-            got=dtype,
-            remedy="convert them, and state bounds that fit the converted values",
+def check_center(center: Any, dim: int) -> list[float]:
+    """The middle of the domain, d finite numbers; None is the origin.
+
+    Raises:
+        ConfigurationError: another shape, or numbers that are not finite: every answer would be
+            NaN, and the budget spent.
+        DtypeError: no real numbers.
+
+    Example:
+        >>> check_center(None, 2), check_center((1, 2.5), 2)
+        ([0.0, 0.0], [1.0, 2.5])
+    """
+    if center is None:
+        return [0.0] * dim
+    middle = as_real(center, "center").to(torch.float64)
+    if middle.shape != (dim,) or not all_finite(middle):
+        raise ConfigurationError(
+            message(
+                "The centre must be d finite numbers",
+                where="center",
+                got=center if middle.shape == (dim,) else tuple(middle.shape),
+                expected=f"{dim} finite numbers",
+            )
         )
-    )
+    return [float(value) for value in middle]
+
+
+def check_length(name: str, value: Any) -> float:
+    """A finite positive number, which may also be an array or a tensor without dimensions.
+
+    Raises:
+        ConfigurationError: anything else.
+
+    Example:
+        >>> check_length("bandwidth", torch.tensor(0.5))
+        0.5
+    """
+    scalar = isinstance(value, Tensor | np.ndarray) and value.ndim == 0
+    return check_positive(name, value.item() if scalar else value)
+
+
+def check_lengths(name: str, values: Any) -> list[float]:
+    """One positive number, or each of several.
+
+    Raises:
+        ConfigurationError: none, or one that is not a positive number.
+
+    Example:
+        >>> check_lengths("bandwidth", 2), check_lengths("bandwidth", np.array([0.5, 1.0]))
+        ([2.0], [0.5, 1.0])
+    """
+    several = isinstance(values, Iterable) and not isinstance(values, str)
+    if not several or getattr(values, "ndim", 1) == 0:
+        return [check_length(name, values)]
+    lengths = [check_length(name, value) for value in values]
+    if not lengths:
+        raise ConfigurationError(
+            message("There must be one at least", where=name, got=values, expected="> 0")
+        )
+    return lengths
+
+
+def public_seed(seed: Seed) -> int:
+    """The seed as the whole number that a release states and whoever reads it draws from again.
+
+    None and a generator give a fresh number, drawn here once: parts that are to be merged need one
+    number for all.
+
+    Raises:
+        ConfigurationError: a negative number, or one of more than 63 bits.
+        DtypeError: no seed at all.
+
+    Example:
+        >>> public_seed(3), public_seed(None) == public_seed(None)
+        (3, False)
+    """
+    if isinstance(seed, Integral) and not isinstance(seed, bool):
+        return check_whole("seed", seed, 0, _LARGEST_SEED)
+    return spawn_seeds(as_generator(seed), 1)[0]

@@ -19,9 +19,19 @@ from functools import cache
 import torch
 from torch import Tensor
 
+from probkit.random import as_generator
 from probkit.similarity.design import quantise
 
-__all__ = ["QUANTA", "RECORD_BITS", "TABLE_BITS", "UNIT", "Waves", "pair_bounds", "table_of_waves"]
+__all__ = [
+    "QUANTA",
+    "RECORD_BITS",
+    "TABLE_BITS",
+    "UNIT",
+    "Waves",
+    "pair_bounds",
+    "random_signs",
+    "table_of_waves",
+]
 
 QUANTA = 1024
 RECORD_BITS = 20
@@ -110,6 +120,25 @@ def pair_bounds() -> tuple[int, int]:
     square = int((table**2 + other**2).max())
     root = math.isqrt(square)
     return l1, root if root * root == square else root + 1
+
+
+def random_signs(shape: tuple[int, ...], seed: int, drawn: Tensor | None = None) -> Tensor:
+    """Plus and minus one at random, float64; those that were drawn before, if they are given.
+
+    Raises:
+        ValueError: what is given is of another shape, or holds other numbers.
+
+    Example:
+        >>> bool((random_signs((2, 5), 0).abs() == 1).all())
+        True
+    """
+    if drawn is None:
+        coins = torch.randint(0, 2, shape, generator=as_generator(seed))
+        return (2 * coins - 1).to(torch.float64)
+    signs = drawn.to(torch.float64)
+    if signs.shape != shape or not bool((signs.abs() == 1).all()):
+        raise ValueError("signs of another shape, or other numbers")
+    return signs
 
 
 def _table_index(whole: Tensor, turns: Tensor) -> Tensor:

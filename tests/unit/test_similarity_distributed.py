@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import copy
+
 import pytest
 import torch
 
 from probkit.errors import ConfigurationError, DistributedError
+from probkit.privacy import PrivacyError
 from probkit.similarity import PrivateKDE
 from probkit.similarity.distributed import _merge, all_reduce_sketch, build_with_dask
 
@@ -49,6 +52,9 @@ def test_a_merge_that_runs_again_finds_its_inputs_unchanged():
     parts = [make().update(part) for part in records().split(250)]
     first, second = _merge(parts), _merge(parts)
     assert torch.equal(first.state, second.state) and second.count == 500
+    assert not any(part.merged for part in parts)
+    with pytest.raises(PrivacyError, match="same records"):
+        _merge([parts[0], *parts])
 
 
 def test_all_reduce_needs_a_group_and_keeps_the_state(tmp_path):
@@ -66,3 +72,34 @@ def test_all_reduce_needs_a_group_and_keeps_the_state(tmp_path):
             all_reduce_sketch(users)
     finally:
         torch.distributed.destroy_process_group()
+
+
+def test_all_reduce_refuses_records_that_several_processes_hold(monkeypatch):
+    """One process plays two: the other holds what ``peer`` does."""
+    peer = make().update(records())
+
+    def gather(choices, mine):
+        choices[:] = [mine, (peer._choices(), peer.merged, peer.count, peer._parts)]
+
+    for name, value in {
+        "is_initialized": lambda: True,
+        "get_world_size": lambda: 2,
+        "all_gather_object": gather,
+        "all_reduce": lambda state: state.add_(peer.state),
+    }.items():
+        monkeypatch.setattr(torch.distributed, name, value)
+    sketch = make().update(records())
+    whole = all_reduce_sketch(sketch)
+    assert whole.count == 1000 and torch.equal(whole.state, 2 * peer.state)
+    before = whole.state.clone()
+    for again in (whole, copy.deepcopy(peer)):  # a second sum; records sent to both
+        with pytest.raises(DistributedError, match="same records"):
+            all_reduce_sketch(again)
+    with pytest.raises(PrivacyError, match="same records"):
+        whole.merge(peer)
+    assert torch.equal(whole.state, before) and whole.count == 1000
+    with pytest.raises(DistributedError, match="differ"):
+        all_reduce_sketch(PrivateKDE(3, bandwidth=1.0, num_features=40, seed=None))
+    make().merge(sketch)
+    with pytest.raises(DistributedError, match="merged"):
+        all_reduce_sketch(sketch)
