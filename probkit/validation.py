@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterable, Sequence
+from numbers import Integral, Real
 from typing import Any
 
 import numpy as np
@@ -23,6 +24,7 @@ __all__ = [
     "as_tensor",
     "check_choice",
     "check_finite",
+    "check_levels",
     "check_positive",
     "check_whole",
     "require_all_positive",
@@ -43,7 +45,7 @@ def check_positive(name: str, value: Any) -> float:
         >>> check_positive("bandwidth", 2)
         2.0
     """
-    number = isinstance(value, int | float) and not isinstance(value, bool)
+    number = isinstance(value, Real) and not isinstance(value, bool)  # NumPy's too
     if not number or not math.isfinite(value) or value <= 0:
         raise ConfigurationError(
             message("This must be a positive number", where=name, got=repr(value), expected="> 0")
@@ -61,7 +63,7 @@ def check_whole(name: str, value: Any, low: int, high: int, *, even: bool = Fals
         >>> check_whole("height", 3, 1, 24)
         3
     """
-    whole = isinstance(value, int) and not isinstance(value, bool)
+    whole = isinstance(value, Integral) and not isinstance(value, bool)  # NumPy's too
     if not whole or not low <= value <= high or (even and value % 2):
         kind = "an even integer" if even else "an integer"
         raise ConfigurationError(
@@ -70,6 +72,31 @@ def check_whole(name: str, value: Any, low: int, high: int, *, even: bool = Fals
             )
         )
     return int(value)
+
+
+def check_levels(name: str, values: Iterable[Any]) -> tuple[float, ...]:
+    """Probabilities strictly between 0 and 1, such as the levels of quantiles.
+
+    Raises:
+        ConfigurationError: one is not; the message names the first.
+
+    Example:
+        >>> check_levels("quantiles", [0.05, 0.95])
+        (0.05, 0.95)
+    """
+    levels = tuple(values)
+    for value in levels:
+        number = isinstance(value, Real) and not isinstance(value, bool)
+        if not number or not 0 < value < 1:
+            raise ConfigurationError(
+                message(
+                    "This must be a probability",
+                    where=name,
+                    got=repr(value),
+                    expected="strictly between 0 and 1",
+                )
+            )
+    return tuple(float(value) for value in levels)
 
 
 def check_choice(what: str, name: str, value: Any, choices: Iterable[Any]) -> Any:
@@ -127,6 +154,8 @@ def as_tensor(value: Any, where: str) -> Tensor:
         array = np.asarray(value)
         if array.dtype.kind not in "fiubc":
             raise TypeError(str(array.dtype))
+        # torch takes native byte order only, and warns of memory that it must not write to
+        array = array.astype(array.dtype.newbyteorder("="), copy=not array.flags.writeable)
         return torch.as_tensor(np.ascontiguousarray(array).reshape(array.shape))
     except (TypeError, ValueError) as error:
         raise DtypeError(
@@ -155,14 +184,15 @@ def check_finite(values: Tensor, where: str, *, remedy: str | None = None) -> Te
     Example:
         >>> check_finite(torch.tensor([1.0, float("nan")]), "y")
         Traceback (most recent call last):
-        probkit.errors.DataError: 1 values are NaN or infinite, the first at [1] (y: expected ...
+        probkit.errors.DataError: 1 value is NaN or infinite, the first at [1] (y: expected ...
     """
     if not all_finite(values):
         bad = ~torch.isfinite(values)
-        first = [int(i) for i in bad.nonzero()[0]]
+        first, count = [int(i) for i in bad.nonzero()[0]], int(bad.sum())
+        counted = "1 value is" if count == 1 else f"{count} values are"
         raise DataError(
             message(
-                f"{int(bad.sum())} values are NaN or infinite, the first at {first}",
+                f"{counted} NaN or infinite, the first at {first}",
                 where=where,
                 expected="finite numbers",
                 remedy=remedy,

@@ -185,13 +185,28 @@ class FitResult:
         return save_parts(Path(directory), self.posterior, record, tree, importance=extra)
 
     @classmethod
-    def load(cls, directory: str | Path) -> FitResult:
+    def load(cls, directory: str | Path, *, expect: type | None = None) -> FitResult:
         """Read a result written by :meth:`save`; neither model nor data are needed.
 
+        Args:
+            directory: what :meth:`save` wrote.
+            expect: the class that the posterior must have, for who can use no other.
+
         Raises:
-            CheckpointError: missing or damaged files, or a newer format.
+            CheckpointError: missing or damaged files, a newer format, or a posterior of another
+                class.
         """
         posterior, record, extra = load_parts(Path(directory))
+        if expect is not None and not isinstance(posterior, expect):
+            raise CheckpointError(
+                message(
+                    "The result is of another model",
+                    where=str(directory),
+                    got=type(posterior).__name__,
+                    expected=expect.__name__,
+                    remedy="load it with the class that saved it, or with FitResult.load",
+                )
+            )
         history = {name: np.asarray(column) for name, column in record["history"].items()}
         try:
             status, diagnostics = Status(record["status"]), record["diagnostics"]

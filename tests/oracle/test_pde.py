@@ -232,7 +232,7 @@ def test_bad_input_is_refused_at_the_door():
         GPSolver().fit(Problem(LAPLACE, box, ENDS, torch.ones(29, dtype=torch.float64)))
     values = torch.ones(30, dtype=torch.float64)
     values[3] = math.nan
-    with pytest.raises(DataError, match="1 values are NaN"):
+    with pytest.raises(DataError, match="1 value is NaN"):
         GPSolver().fit(Problem(LAPLACE, box, ENDS, values))
     with pytest.raises(ConfigurationError, match="differ in dimension"):
         GPSolver().fit(Problem(LAPLACE, Box([(0, 1), (0, 1)], 9), ENDS, 1.0))

@@ -75,6 +75,12 @@ def test_newer_format_is_refused(saved):
         FitResult.load(saved)
 
 
+def test_a_posterior_of_another_class_is_refused_where_one_is_expected(saved):
+    assert isinstance(FitResult.load(saved, expect=DrawsPosterior).posterior, DrawsPosterior)
+    with pytest.raises(CheckpointError, match=r"another model.*got DrawsPosterior, expected Walk"):
+        FitResult.load(saved, expect=Walk)
+
+
 def test_unknown_class_is_named(saved):
     edit_manifest(saved, **{"class": "elsewhere.Posterior"})
     with pytest.raises(CheckpointError, match=r"elsewhere\.Posterior"):

@@ -12,6 +12,7 @@ from probkit.validation import (
     as_tensor,
     check_choice,
     check_finite,
+    check_levels,
     check_positive,
     check_whole,
     unknown,
@@ -32,9 +33,25 @@ def test_no_whole_number_of_a_range(value):
 
 def test_good_numbers_pass():
     assert check_positive("width", np.float64(2.5)) == 2.5
-    assert check_whole("size", 6, 1, 6, even=True) == 6
+    assert check_positive("width", np.float32(2.5)) == 2.5
+    assert type(check_whole("size", np.int64(6), 1, 6, even=True)) is int
     with pytest.raises(ConfigurationError, match="an even integer"):
         check_whole("size", 5, 1, 6, even=True)
+
+
+@pytest.mark.parametrize("value", [0, 1, 2.0, -0.1, math.nan, True, "0.5"])
+def test_no_level_of_a_quantile(value):
+    assert check_levels("quantiles", (0.5, np.float32(0.25))) == (0.5, 0.25)
+    with pytest.raises(ConfigurationError, match="quantiles: got .*between 0 and 1"):
+        check_levels("quantiles", (0.5, value))
+
+
+def test_read_only_and_big_endian_arrays_are_copied_and_others_are_not():
+    own = np.arange(6.0).reshape(2, 3)
+    assert as_tensor(own, "y").data_ptr() == own.ctypes.data
+    for array in (own.astype(">f8"), np.broadcast_to(own, (1, 2, 3))[0]):
+        found = as_tensor(array, "y")
+        assert torch.equal(found, torch.from_numpy(own)) and found.data_ptr() != own.ctypes.data
 
 
 def test_choices_are_named_in_the_error():
@@ -72,5 +89,5 @@ def test_the_first_bad_value_is_located():
     values = torch.zeros(2, 3)
     assert check_finite(values, "y") is values
     values[1, 2] = math.inf
-    with pytest.raises(DataError, match=r"1 values.*first at \[1, 2\] \(y.*Remedy: drop it"):
+    with pytest.raises(DataError, match=r"1 value is.*first at \[1, 2\] \(y.*Remedy: drop it"):
         check_finite(values, "y", remedy="drop it")
