@@ -301,8 +301,12 @@ class KroneckerSBL:
 
     @staticmethod
     def load(directory: str | Path) -> Recovery:
-        """A saved recovery, without data."""
-        return Recovery(FitResult.load(directory))
+        """A saved recovery, without data.
+
+        Raises:
+            CheckpointError: nothing readable, or a result of another model.
+        """
+        return Recovery(FitResult.load(directory, expect=SparsePosterior))
 
     def _free_atoms(
         self, result: FitResult, problem: Problem, layout: Layout, grids: list[Any], sweeps: CAVI
