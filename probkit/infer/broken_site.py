@@ -15,8 +15,8 @@ from pyro import poutine
 from torch import Tensor
 
 from probkit.errors import ProbkitError
-from probkit.infer.pyro_data import ModelArguments
-from probkit.infer.site_checks import sample_sites
+from probkit.infer.pyro_data import ModelArguments, sample_sites
+from probkit.infer.site_checks import naming_sites
 
 __all__ = ["broken_site"]
 
@@ -42,7 +42,7 @@ def _one_draw(
 ) -> str:
     args, kwargs = arguments
     try:
-        with pyro.validation_enabled(False), namingsample_sites() as named:
+        with pyro.validation_enabled(False), naming_sites() as named:
             q = poutine.trace(named(guide)).get_trace(*args, **kwargs)
             p = poutine.trace(named(poutine.replay(model, trace=q))).get_trace(*args, **kwargs)
             p.compute_log_prob()

@@ -33,16 +33,9 @@ from probkit.errors import (
     ShapeError,
     message,
 )
-from probkit.infer.pyro_data import ModelArguments
+from probkit.infer.pyro_data import ModelArguments, sample_sites
 
-__all__ = [
-    "check_density",
-    "check_guide",
-    "check_model",
-    "first_trace",
-    "naming_sites",
-    "sample_sites",
-]
+__all__ = ["check_density", "check_guide", "check_model", "first_trace", "naming_sites"]
 
 _T = TypeVar("_T")
 _CLOSE = 1e-6
@@ -392,12 +385,3 @@ def _is_rows(site: Any) -> bool:
 def _is_complex_by_design(site: Any) -> bool:
     support = getattr(site["fn"], "support", None)
     return "complex" in type(site["fn"]).__name__.lower() or "complex" in repr(support).lower()
-
-
-def sample_sites(trace: Any) -> list[tuple[str, Any]]:
-    """Sample sites of a trace with their names, without the draws of subsampling plates."""
-    return [
-        (name, site)
-        for name, site in trace.nodes.items()
-        if site["type"] == "sample" and not site_is_subsample(site)
-    ]
