@@ -31,7 +31,7 @@ from probkit.tensor.validation import (
     to_target,
 )
 from probkit.tensor.variational import TuckerVariational
-from probkit.validation import check_levels, check_whole
+from probkit.validation import check_whole
 
 if TYPE_CHECKING:
     import xarray as xr
@@ -230,11 +230,12 @@ class FunctionalTucker:
                 without a column of the fit.
         """
         posterior = self._posterior()
-        levels = () if quantiles is None else check_levels("quantiles", quantiles)
         if num_samples is not None:
             num_samples = check_whole("num_samples", num_samples, 1, _MANY)
         points = self._points(x)
-        result: dict[str, Any] = dict(posterior.predict(points, quantiles=levels))
+        result: dict[str, Any] = dict(
+            posterior.predict(points, quantiles=() if quantiles is None else quantiles)
+        )
         if num_samples is not None:
             result["samples"] = posterior.sample_f(points, num_samples, as_generator(seed))
         if not isinstance(x, Tensor):

@@ -17,7 +17,7 @@ seeds = st.integers(0, 2**20)
 
 
 def fitted(y, times=None, kind="increments", **settings):
-    model = HurstModel(kind, **{"noise": False, "grid_size": 9, "num_samples": 100, **settings})
+    model = HurstModel(kind, **{"noise": False, "grid_size": 11, "num_samples": 100, **settings})
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # short series: an index may be at its end
         return model.fit(y, times)

@@ -87,6 +87,8 @@ def test_wrong_settings_are_named(settings, words):
 def test_wrong_requests_are_named(model):
     with pytest.raises(ConfigurationError, match="quantiles"):
         model.predict(X, quantiles=[2.0])
+    with pytest.raises(ConfigurationError, match="quantiles"):
+        model.result_.predict(X, quantiles=[1.0])
     with pytest.raises(ConfigurationError, match="num_samples"):
         model.predict(X, num_samples=0)
     new = FunctionalTucker()
