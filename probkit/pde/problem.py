@@ -15,8 +15,10 @@ Coefficients, sources and values are numbers, tensors over the points, or functi
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
+from numbers import Integral
 from typing import Any
 
 import torch
@@ -64,7 +66,7 @@ class Term:
     orders: tuple[int, ...]
 
     def __post_init__(self) -> None:
-        orders = tuple(self.orders)
+        orders = tuple(int(o) if isinstance(o, Integral) else o for o in self.orders)
         object.__setattr__(self, "orders", orders)
         if not orders or any(not isinstance(o, int) or o < 0 for o in orders):
             raise ConfigurationError(
@@ -157,6 +159,10 @@ class Box:
         bounds: (low, high) of every side.
         num: points along every side; one number for all.
 
+    Raises:
+        ConfigurationError: ends that are not finite and increasing, fewer than 4 points on a side,
+            or numbers of points that are not one a side.
+
     Example:
         >>> Box([(0.0, 3.0)], 4).points().flatten().tolist()
         [0.0, 1.0, 2.0, 3.0]
@@ -166,14 +172,24 @@ class Box:
     num: int | Sequence[int]
 
     def __post_init__(self) -> None:
-        if any(high <= low for low, high in self.bounds) or min(self.sizes) < 4:
+        bounds = [tuple(float(end) for end in side) for side in self.bounds]
+        given: Any = self.num
+        whole = isinstance(given, Integral) or not hasattr(given, "__iter__")
+        sizes: list[Any] = [given] * len(bounds) if whole else list(given)
+        finite = all(len(b) == 2 and all(map(math.isfinite, b)) and b[0] < b[1] for b in bounds)
+        counts = all(isinstance(n, Integral) and int(n) >= 4 for n in sizes)
+        if not (bounds and finite and counts and len(sizes) == len(bounds)):
             raise ConfigurationError(
                 message(
-                    "A box needs low < high and at least 4 points on every side",
+                    "A box needs finite low < high and at least 4 points, a whole number, on every "
+                    "side",
                     where="Box",
                     got=f"bounds {list(self.bounds)}, num {self.num}",
+                    expected="one number of points for all sides, or one a side",
                 )
             )
+        object.__setattr__(self, "bounds", bounds)
+        object.__setattr__(self, "num", int(sizes[0]) if whole else tuple(map(int, sizes)))
 
     @property
     def dim(self) -> int:
