@@ -15,7 +15,6 @@ Coefficients, sources and values are numbers, tensors over the points, or functi
 
 from __future__ import annotations
 
-import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from numbers import Integral
@@ -26,6 +25,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from probkit.errors import ConfigurationError, message
+from probkit.pde.box_sizes import box_sizes
 
 __all__ = ["PDE", "Box", "Condition", "Mask", "Points", "Problem", "Term", "Unknown"]
 
@@ -172,24 +172,9 @@ class Box:
     num: int | Sequence[int]
 
     def __post_init__(self) -> None:
-        bounds = [tuple(float(end) for end in side) for side in self.bounds]
-        given: Any = self.num
-        whole = isinstance(given, Integral) or not hasattr(given, "__iter__")
-        sizes: list[Any] = [given] * len(bounds) if whole else list(given)
-        finite = all(len(b) == 2 and all(map(math.isfinite, b)) and b[0] < b[1] for b in bounds)
-        counts = all(isinstance(n, Integral) and int(n) >= 4 for n in sizes)
-        if not (bounds and finite and counts and len(sizes) == len(bounds)):
-            raise ConfigurationError(
-                message(
-                    "A box needs finite low < high and at least 4 points, a whole number, on every "
-                    "side",
-                    where="Box",
-                    got=f"bounds {list(self.bounds)}, num {self.num}",
-                    expected="one number of points for all sides, or one a side",
-                )
-            )
+        bounds, num = box_sizes(self.bounds, self.num)
         object.__setattr__(self, "bounds", bounds)
-        object.__setattr__(self, "num", int(sizes[0]) if whole else tuple(map(int, sizes)))
+        object.__setattr__(self, "num", num)
 
     @property
     def dim(self) -> int:
