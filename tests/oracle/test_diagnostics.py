@@ -135,6 +135,32 @@ def test_a_wrong_model_is_amber_and_says_which_statistic():
     assert "elpd_loo" in result.summary()
 
 
+def test_masked_entries_are_no_data_of_checks():
+    seen = torch.arange(len(Y)) % 5 != 0
+
+    def model(y, rows):
+        mean = pyro.sample("mean", dist.Normal(torch.zeros((), dtype=DOUBLE), 2.0))
+        with pyro.plate("rows", len(y)), pyro.poutine.mask(mask=rows):
+            pyro.sample("y", dist.Normal(mean, 1.0), obs=y)
+        with pyro.poutine.mask(mask=False):
+            pyro.sample("off", dist.Normal(mean, 1.0), obs=y[0])
+
+    def checked(y):
+        result = probkit.fit(model, (y, seen), engine=Laplace())
+        result.check(num_samples=200)
+        return result
+
+    filled = checked(torch.where(seen, Y, 999.0))
+    assert filled.verdict.colour == "green"
+    for key in ("loo", "predictive_p"):
+        assert filled.diagnostics[key] == checked(Y).diagnostics[key]
+    draws = {name: value[0] for name, value in filled.posterior.draws.items()}
+    likelihood = dist.Normal(draws["mean"][:, None], 1.0).log_prob(Y[seen])
+    assert filled.diagnostics["loo"]["y"]["elpd"] == pytest.approx(
+        leave_one_out(likelihood)["elpd"], abs=0.1
+    )
+
+
 def test_replicated_data_have_the_predictive_distribution():
     result = probkit.fit(normal_mean, Y, engine=Laplace())
     replicated = result.replicate(num_samples=3000)["y"]
