@@ -32,6 +32,7 @@ from torch import Tensor
 from torch.func import vmap
 
 from probkit.errors import ConfigurationError, message
+from probkit.infer.importance import rounding_of_sums
 from probkit.infer.mapped_noise import FreshNoise
 from probkit.infer.posterior import DrawsPosterior
 from probkit.infer.protocols import PosteriorLike
@@ -238,7 +239,8 @@ def leave_one_out(log_likelihood: Float[Tensor, "draw *batch"]) -> dict[str, Any
 
     values = log_likelihood.detach().to("cpu", torch.float64)
     values = values.reshape(len(values), -1).T.contiguous()
-    varying = values.max(1).values - values.min(1).values > 1e-9
+    rounding = rounding_of_sums(log_likelihood.dtype) * values.abs().max(1).values.clamp(min=1)
+    varying = values.max(1).values - values.min(1).values > rounding
     pointwise, khat = values.mean(1), torch.full((len(values),), -torch.inf, dtype=torch.float64)
     if bool(varying.any()):
         some = values[varying]

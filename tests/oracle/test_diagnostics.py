@@ -13,6 +13,7 @@ import torch
 import probkit
 from probkit.errors import ConfigurationError
 from probkit.infer import HMC, SVI, FitResult, Laplace, Status, WeightedDraws
+from probkit.infer.importance import pareto_smooth
 from probkit.infer.model_checks import ModelChecks, leave_one_out, predictive_p_values
 from probkit.infer.pyro_data import ModelArguments
 from probkit.infer.verdict import judge
@@ -85,6 +86,18 @@ def test_weights_that_cannot_be_trusted():
     assert judge(Status.CONVERGED, weighted.diagnostics()).colour == "red"
     few = WeightedDraws({"z": z[:9]}, z[:9])
     assert math.isnan(few.khat)
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+def test_weights_that_differ_by_rounding_are_even(dtype):
+    """A linear model and its exact posterior: arithmetic is all that makes the weights differ."""
+    noise = torch.randn(500, generator=torch.Generator().manual_seed(0)).to(dtype)
+    logs = -77 + 2 * torch.finfo(dtype).eps * 77 * (noise * 2).round()
+    weights, khat = pareto_smooth(logs)
+    assert khat == -float("inf") and bool((weights == 1 / 500).all())
+    found = leave_one_out(logs[:, None].expand(-1, 3))
+    assert found["num_bad"] == 0 and found["elpd"] == pytest.approx(-231, rel=1e-5)
+    assert "inf" not in str(judge(Status.CONVERGED, {"khat": khat}))
 
 
 def test_guides_that_cannot_be_mapped_are_weighed_one_by_one():
