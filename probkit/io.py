@@ -160,7 +160,7 @@ def table_from_frame(
                 where=name,
                 got=missing,
                 expected="columns among " + ", ".join(frame.columns),
-                remedy="name the columns with inputs and target",
+                remedy="write them as the file does, capitals included",
             )
         )
     if not chosen:
@@ -286,7 +286,7 @@ def _target(column: Any, label: str, name: str) -> np.ndarray:
             message(
                 f"Column {label!r} is not numeric",
                 where=name,
-                got=f"rows {rows.tolist()}: {column.iloc[rows].tolist()}",
+                got=f"{_counted(rows)}: {column.iloc[rows].tolist()}",
                 expected="numbers, empty where missing",
             )
         )
@@ -303,10 +303,15 @@ def _check_not_mixed(column: Any, label: str, name: str) -> None:
         message(
             f"Coordinate {label!r} mixes numbers and text",
             where=name,
-            got=f"rows {rows[:5].tolist()}: {column.iloc[rows[:5]].tolist()}",
+            got=f"{_counted(rows[:5])}: {column.iloc[rows[:5]].tolist()}",
             expected="numbers only, ISO dates only, or names of categories",
         )
     )
+
+
+def _counted(rows: np.ndarray) -> str:
+    """Rows as a reader of the file counts them: from 1, below the line of names."""
+    return f"data rows {(rows + 1).tolist()}"
 
 
 def _check_finite(values: np.ndarray, label: str, name: str) -> None:
@@ -316,7 +321,7 @@ def _check_finite(values: np.ndarray, label: str, name: str) -> None:
             message(
                 f"Coordinate {label!r} has {len(bad)} missing or infinite values",
                 where=name,
-                got=f"first rows {bad[:5].tolist()}",
+                got=_counted(bad[:5]),
                 remedy="drop these rows; only the target may be missing",
             )
         )

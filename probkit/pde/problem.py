@@ -356,7 +356,8 @@ class Problem:
         pde: the equation.
         domain: box or points.
         conditions: on faces or boundary points.
-        source: f, a number, (n,) or grid-shaped tensor, or function of the points.
+        source: f, a number, (n,) or grid-shaped tensor, or function of the points: (n,) in one
+            dimension, else (n, d).
         noise: standard deviation of the source values; 0 for exact ones.
         data: further observations of u: (points, values, noise standard deviation).
 
