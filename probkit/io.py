@@ -18,6 +18,7 @@ from torch import Tensor
 
 from probkit.errors import DataError, message
 from probkit.frames import existing_file, import_pandas, read_frame
+from probkit.validation import to_days
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -32,7 +33,6 @@ __all__ = [
     "write_table",
 ]
 
-_DAY = np.timedelta64(1, "D")
 ROW = "row number"
 """input of a series without times"""
 
@@ -259,7 +259,7 @@ def _coordinate(
             return codes.astype(np.float64), "category", tuple(map(str, found))
         values = dates
     if values.dtype.kind == "M":
-        days = (values - np.datetime64(0, "s")) / _DAY
+        days = to_days(values)
         _check_finite(days, label, name)
         return days, "datetime", None
     numbers = values.astype(np.float64)
