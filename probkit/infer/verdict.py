@@ -99,7 +99,9 @@ def _of_weights(diagnostics: Mapping[str, Any]) -> Iterator[Finding]:
     if _WIDTH_AMBER < far <= _WIDTH_RED:
         yield _AMBER, f"standard deviations are off by a factor of up to {far:.2f}"
     if khat <= _K_HAT_FINE and far <= _WIDTH_AMBER:
-        yield _GREEN, f"k-hat {khat:.2f}: importance weights find nothing wrong"
+        even = khat == -math.inf
+        start = "all importance weights agree" if even else f"k-hat {khat:.2f}: importance weights"
+        yield _GREEN, f"{start}{': they' if even else ''} find nothing wrong"
 
 
 def _of_chains(diagnostics: Mapping[str, Any]) -> Iterator[Finding]:
