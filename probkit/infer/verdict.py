@@ -22,6 +22,7 @@ _FEW_DRAWS = 100.0
 _E_BFMI_LIMIT = 0.3
 _DIVERGENT_SHARE = 1e-3
 _TAIL = 0.005
+_COVERAGE_RED, _MANY = 0.7, 30
 _CHECKS = frozenset(["khat", "khat_note", "max_r_hat"])
 
 _RED, _AMBER, _GREEN = "red", "amber", "green"
@@ -56,6 +57,8 @@ def judge(status: Status, diagnostics: Mapping[str, Any], doubts: Sequence[str] 
     ]
     if diagnostics.get("point_estimate"):
         findings.append((_AMBER, "a point estimate, without any uncertainty"))
+    elif diagnostics.get("held_out_coverage"):
+        findings += _of_held_out(diagnostics["held_out_coverage"])
     elif not _CHECKS & diagnostics.keys():
         findings.append((_AMBER, "nothing was computed that could show a wrong posterior"))
     for colour in (_RED, _AMBER, _GREEN):
@@ -125,6 +128,19 @@ def _of_chains(diagnostics: Mapping[str, Any]) -> Iterator[Finding]:
     e_bfmi = diagnostics.get("e_bfmi")
     if e_bfmi is not None and not e_bfmi >= _E_BFMI_LIMIT:
         yield _RED, f"E-BFMI {e_bfmi:.2f}: the energies were not explored"
+
+
+def _of_held_out(coverage: Mapping[str, tuple[float, int]]) -> Iterator[Finding]:
+    """Shares of held-out targets in 90 % intervals, and their numbers, by hold-out.
+
+    Good ones are no reason for green: they say nothing of places unlike those that were held out,
+    and nothing of the unknowns themselves.
+    """
+    for label, (share, count) in coverage.items():
+        if share < _COVERAGE_RED and count >= _MANY:
+            yield _RED, f"too narrow: 90 % intervals hold {share:.0%} of what was held out: {label}"
+    found = ", ".join(f"{share:.1%} ({label})" for label, (share, _) in coverage.items())
+    yield _AMBER, f"only predictions were checked: 90 % intervals hold {found} of what was held out"
 
 
 def _of_checks(diagnostics: Mapping[str, Any]) -> Iterator[Finding]:
