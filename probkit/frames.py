@@ -29,8 +29,9 @@ def existing_file(path: str | Path) -> Path:
         raise DataError(
             message(
                 "There is no such file",
-                where=str(path),
-                remedy="check the path, or give the name of a bundled data set (probkit list)",
+                where="path",
+                got=str(path),
+                expected="a file",
             )
         )
     return path

@@ -18,6 +18,7 @@ from torch import Tensor
 
 from probkit.errors import DataError, message
 from probkit.frames import existing_file, import_pandas, read_frame
+from probkit.validation import to_days
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -32,7 +33,6 @@ __all__ = [
     "write_table",
 ]
 
-_DAY = np.timedelta64(1, "D")
 ROW = "row number"
 """input of a series without times"""
 
@@ -160,7 +160,7 @@ def table_from_frame(
                 where=name,
                 got=missing,
                 expected="columns among " + ", ".join(frame.columns),
-                remedy="name the columns with inputs and target",
+                remedy="write them as the file does, capitals included",
             )
         )
     if not chosen:
@@ -259,7 +259,7 @@ def _coordinate(
             return codes.astype(np.float64), "category", tuple(map(str, found))
         values = dates
     if values.dtype.kind == "M":
-        days = (values - np.datetime64(0, "s")) / _DAY
+        days = to_days(values)
         _check_finite(days, label, name)
         return days, "datetime", None
     numbers = values.astype(np.float64)
@@ -286,7 +286,7 @@ def _target(column: Any, label: str, name: str) -> np.ndarray:
             message(
                 f"Column {label!r} is not numeric",
                 where=name,
-                got=f"rows {rows.tolist()}: {column.iloc[rows].tolist()}",
+                got=f"{_counted(rows)}: {column.iloc[rows].tolist()}",
                 expected="numbers, empty where missing",
             )
         )
@@ -303,10 +303,15 @@ def _check_not_mixed(column: Any, label: str, name: str) -> None:
         message(
             f"Coordinate {label!r} mixes numbers and text",
             where=name,
-            got=f"rows {rows[:5].tolist()}: {column.iloc[rows[:5]].tolist()}",
+            got=f"{_counted(rows[:5])}: {column.iloc[rows[:5]].tolist()}",
             expected="numbers only, ISO dates only, or names of categories",
         )
     )
+
+
+def _counted(rows: np.ndarray) -> str:
+    """Rows as a reader of the file counts them: from 1, below the line of names."""
+    return f"data rows {(rows + 1).tolist()}"
 
 
 def _check_finite(values: np.ndarray, label: str, name: str) -> None:
@@ -316,7 +321,7 @@ def _check_finite(values: np.ndarray, label: str, name: str) -> None:
             message(
                 f"Coordinate {label!r} has {len(bad)} missing or infinite values",
                 where=name,
-                got=f"first rows {bad[:5].tolist()}",
+                got=_counted(bad[:5]),
                 remedy="drop these rows; only the target may be missing",
             )
         )

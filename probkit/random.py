@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+from numbers import Integral
+
 import torch
 
 from probkit.errors import ConfigurationError, DtypeError, message
 
-__all__ = ["Seed", "as_generator", "spawn_seeds"]
+__all__ = ["Seed", "as_generator", "fixed_seed", "spawn_seeds"]
 
 Seed = int | torch.Generator | None
 
@@ -48,6 +50,25 @@ def as_generator(seed: Seed, device: torch.device | str = "cpu") -> torch.Genera
         )
     generator.manual_seed(seed)
     return generator
+
+
+def fixed_seed(seed: Seed) -> int:
+    """The seed if it is an integer, else one drawn from the generator or from fresh entropy.
+
+    For settings that are used again and saved: every use then gives the same numbers.
+
+    Raises:
+        ConfigurationError: a negative seed.
+        DtypeError: anything that is neither an integer, a generator nor None.
+
+    Example:
+        >>> fixed_seed(3), fixed_seed(as_generator(0)) == fixed_seed(as_generator(0))
+        (3, True)
+    """
+    if isinstance(seed, Integral) and not isinstance(seed, bool):
+        seed = int(seed)
+    generator = as_generator(seed)
+    return seed if isinstance(seed, int) else spawn_seeds(generator, 1)[0]
 
 
 def spawn_seeds(generator: torch.Generator, count: int) -> list[int]:

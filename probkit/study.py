@@ -45,15 +45,28 @@ def check_directory(out: Path, *, resume: bool = False, resumable: bool = False)
         resumable: whether this kind of study can, for the remedy.
 
     Raises:
-        ConfigurationError: the directory holds something, and it is no resumption; or it is a file.
+        ConfigurationError: the directory holds something, and it is no resumption, or holds no
+            checkpoint to resume from; or it is a file.
 
     Example:
         >>> import tempfile
         >>> with tempfile.TemporaryDirectory() as folder:
         ...     check_directory(Path(folder) / "new")
     """
-    if not out.exists() or (out.is_dir() and (resume or not any(out.iterdir()))):
-        return
+    if not out.exists() or (out.is_dir() and not any(out.iterdir())):
+        return  # with resume too: a job that is queued again says it before there is anything
+    if out.is_dir() and resume:
+        if (out / CHECKPOINT).exists():
+            return
+        raise ConfigurationError(
+            message(
+                "There is nothing to resume from",
+                where="--out",
+                got=str(out),
+                expected=f"a folder {CHECKPOINT!r} in it, as an interrupted run leaves it",
+                remedy="give the directory of that run, or a new one without --resume",
+            )
+        )
     more = ", or add --resume to go on with an interrupted run" if resumable else ""
     raise ConfigurationError(
         message(

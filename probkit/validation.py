@@ -14,6 +14,7 @@ from typing import Any
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor
 
 from probkit.errors import ConfigurationError, DataError, DtypeError, message
@@ -22,6 +23,7 @@ __all__ = [
     "all_finite",
     "as_real",
     "as_tensor",
+    "as_times",
     "check_choice",
     "check_finite",
     "check_levels",
@@ -31,6 +33,7 @@ __all__ = [
     "require_choice",
     "require_not_negative",
     "require_positive",
+    "to_days",
     "unknown",
 ]
 
@@ -173,6 +176,37 @@ def as_real(value: Any, where: str) -> Tensor:
     if found.is_complex():
         raise DtypeError(message("Values must be real numbers", where=where, got=str(found.dtype)))
     return found
+
+
+def as_times(value: Any, where: str) -> Tensor:
+    """Times as a float64 tensor of their own memory; dates become days since 1970-01-01.
+
+    A float64 number of days tells moments about a microsecond apart: give times that lie closer
+    as numbers.
+
+    Raises:
+        DtypeError: neither real numbers nor dates.
+
+    Example:
+        >>> as_times(np.array(["1970-01-02", "1970-01-03T12"], dtype="datetime64[h]"), "t").tolist()
+        [1.0, 2.5]
+    """
+    if not isinstance(value, Tensor):
+        array = np.asarray(value)
+        value = to_days(array) if array.dtype.kind in "Mm" else array
+    return as_real(value, where).to(torch.float64, copy=True)
+
+
+def to_days(dates: NDArray[Any]) -> NDArray[np.float64]:
+    """NumPy's dates as days since 1970-01-01, and its durations as days; NaT becomes NaN.
+
+    Example:
+        >>> to_days(np.array(["1970-02-01"], dtype="datetime64[D]")).tolist()
+        [31.0]
+    """
+    past = dates - np.datetime64(0, "s") if dates.dtype.kind == "M" else dates
+    days: NDArray[np.float64] = past / np.timedelta64(1, "D")
+    return days
 
 
 def check_finite(values: Tensor, where: str, *, remedy: str | None = None) -> Tensor:

@@ -19,7 +19,7 @@ _NUM = 200
 
 @row("C4", "slope in noise of H = .85, 200 steps: coverage of 90 % intervals")
 def coverage(context: Context) -> Iterator[Line]:
-    replications = context.size(100, 2)
+    replications = context.size(400, 2)  # standard error 2 %
     series = sample_fgn(0.85, _NUM, replications, seed=1)
     for key, what in (("memory", "fractional noise"), ("white", "white noise")):
         held = [_held(y, memory=key == "memory") for y in series]

@@ -215,7 +215,7 @@ def _results() -> dict[str, Any]:
     return {
         "guide": probkit.fit(model, engine=few, seed=0),
         "point": probkit.fit(model, engine=MAP(), seed=0),
-        "draws": HurstModel("levels", num_samples=20, grid_size=5).fit(y.cumsum(0)).result_,
+        "draws": HurstModel("levels", num_samples=20, grid_size=11).fit(y.cumsum(0)).result_,
         "sparse": KroneckerSBL("svd").fit(problem.y, problem.dictionaries).result_,
         "tucker": tucker.fit(x, x.sum(1)).result_,
         "harmonic": GPSolver().solve(poisson).result,

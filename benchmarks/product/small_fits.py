@@ -126,7 +126,7 @@ def _hurst(options: Options) -> Numbers:
     from probkit.statespace.fractional_noise import sample_fgn
 
     y = sample_fgn(0.3, 60, 1, seed=options.seed)[0]
-    model = HurstModel("increments", noise=False, grid_size=7, num_samples=50, seed=options.seed)
+    model = HurstModel("increments", noise=False, grid_size=11, num_samples=50, seed=options.seed)
     return _numbers(model.fit(y).result_)
 
 

@@ -27,7 +27,10 @@ def release(
     epsilon: Annotated[str, typer.Option(help="Privacy budget, as a decimal or a fraction.")],
     bounds: Annotated[
         str,
-        typer.Option(help='Domain of the columns: "0,9", "0,9;-1,1", or a JSON file of pairs.'),
+        typer.Option(
+            help='Domain of the columns: "0,9", "0,9;-1,1", or a JSON file of pairs; values '
+            "outside count as the nearest bound."
+        ),
     ],
     out: Annotated[Path, typer.Option("--out", help="File to write: new.", dir_okay=False)],
     kernel: Annotated[

@@ -44,7 +44,9 @@ def fit(
     likelihood: Annotated[
         str, typer.Option(help="auto, gaussian, student_t, poisson, bernoulli, negative_binomial.")
     ] = "auto",
-    test_fraction: Annotated[float, typer.Option(help="Share of entries held out.")] = 0.1,
+    test_fraction: Annotated[
+        float, typer.Option(help="Share of entries held out.", min=0, max=1)
+    ] = 0.1,
     max_sweeps: Annotated[int, typer.Option(help="Limit on the number of sweeps.", min=1)] = 2000,
     seed: Seed = 0,
     device: Device = "cpu",

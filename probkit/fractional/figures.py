@@ -10,7 +10,7 @@ from torch import Tensor
 
 from probkit.infer import DrawsPosterior
 from probkit.plot import plot_curve, plot_curves, plot_forecast
-from probkit.validation import check_choice
+from probkit.validation import as_times, check_choice
 
 if TYPE_CHECKING:
     from probkit.fractional.hurst import HurstModel
@@ -54,7 +54,7 @@ def _forecast(
         when = when[1:]
     else:
         values = torch.cat([own.first[series, None], values])
-    ahead = _ahead(own.span, last, step) if times is None else torch.as_tensor(times).double()
+    ahead = _ahead(own.span, last, step) if times is None else as_times(times, "times")
     found = model.predict(ahead, quantiles=_LEVELS, series=series)
     shown = when >= last - _SHOWN * float(ahead[-1] - last)
     low, _, high = found["quantiles"]

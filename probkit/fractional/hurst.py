@@ -11,7 +11,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from probkit.errors import CheckpointError, ConfigurationError, message
+from probkit.errors import ConfigurationError, message
 from probkit.fractional.doubtful_fits import warn_of_doubtful_fits
 from probkit.fractional.encoder import HurstEncoder
 from probkit.fractional.figures import plot_hurst
@@ -25,13 +25,17 @@ from probkit.fractional.variogram import Variogram, sample_variogram
 from probkit.infer import HMC, NUTS, DrawsPosterior, FitResult, Laplace, Status, fit
 from probkit.infer.provenance import data_digest, provenance
 from probkit.infer.sampling_diagnostics import mixing_diagnostics
-from probkit.random import Seed, as_generator
+from probkit.random import Seed, as_generator, fixed_seed
 from probkit.statespace.fractional_tables import HURST_RANGE
+from probkit.validation import as_real, as_times, check_whole
 
 if TYPE_CHECKING:
     import xarray as xr
 
 __all__ = ["HurstModel"]
+
+
+_GRID_SIZES = (11, 10_000)
 
 
 class HurstModel:
@@ -46,12 +50,13 @@ class HurstModel:
         noise: whether values carry independent noise besides the process. Leaving it out where
             there is noise biases the index towards 0.
         reversion: whether the level reverts to a mean.
-        grid_size: points of the Hurst index on the final grid.
+        grid_size: points of the Hurst index on the final grid, 11 to 10 000: fewer do not follow
+            the posterior.
         num_samples: posterior draws.
         engine: None for quadrature on a grid; a trained ``HurstEncoder``; or ``Laplace``, ``NUTS``
             or ``HMC`` settings. Grids and encoders give every series of a batch its own
             parameters, the other engines one set to all.
-        seed: of draws and engines.
+        seed: of draws and engines; of a generator or None an integer is drawn and kept.
 
     Attributes:
         result_: the :class:`probkit.infer.FitResult`; sites ``hurst``, ``scale`` (sd of the
@@ -60,7 +65,7 @@ class HurstModel:
         grid_: the grid, where one was used.
 
     Raises:
-        ConfigurationError: an unknown kind, or mean reversion of increments.
+        ConfigurationError: an unknown kind, mean reversion of increments, or a number out of range.
 
     Example:
         >>> from probkit.statespace.fractional_noise import sample_fgn
@@ -79,7 +84,7 @@ class HurstModel:
         grid_size: int = 61,
         num_samples: int = 1000,
         engine: HurstEncoder | Laplace | NUTS | HMC | None = None,
-        seed: int = 0,
+        seed: Seed = 0,
     ) -> None:
         if kind not in ("levels", "increments"):
             raise ConfigurationError(
@@ -108,8 +113,9 @@ class HurstModel:
                 )
             )
         self.kind, self.noise, self.reversion = kind, noise, reversion
-        self.grid_size, self.num_samples, self.engine = grid_size, num_samples, engine
-        self.seed = seed
+        self.grid_size = check_whole("grid_size", grid_size, *_GRID_SIZES)
+        self.num_samples = check_whole("num_samples", num_samples, 2, 10_000_000)
+        self.engine, self.seed = engine, fixed_seed(seed)
         self.grid_: GridPosterior | None = None
 
     def fit(self, y: Any, times: Any = None) -> HurstModel:
@@ -117,13 +123,16 @@ class HurstModel:
 
         Args:
             y: values; NaN where missing.
-            times: (N,) strictly increasing; 0, 1, 2, ... if None.
+            times: (N,) strictly increasing; 0, 1, 2, ... if None. Dates become days since
+                1970-01-01, so that the unit of time is a day; times closer than a second should
+                be given as numbers.
 
         Raises:
-            ShapeError, DataError: see the messages; all are raised before any computation.
+            ShapeError, DataError, DtypeError: see the messages; all are raised before any
+                computation.
         """
-        values = torch.as_tensor(np.asarray(y, dtype=np.float64))
-        grid = None if times is None else torch.as_tensor(np.asarray(times, dtype=np.float64))
+        values = as_real(y, "y").to("cpu", torch.float64)
+        grid = None if times is None else as_times(times, "times")
         self.series_ = prepare_series(values, grid, self.kind)
         self._single, self.grid_ = values.dim() == 1, None
         if self.engine is None:
@@ -142,8 +151,8 @@ class HurstModel:
         """Predictive law of observations at future times, parameters integrated out.
 
         Args:
-            times: (T,) increasing, after the last time of the data. For increments the ends of
-                their intervals.
+            times: (T,) increasing, after the last time of the data; dates become days. For
+                increments the ends of their intervals.
             quantiles: levels.
             series: which of a batch.
 
@@ -151,7 +160,7 @@ class HurstModel:
             ``mean`` (T,), ``sd`` (T,) and ``quantiles`` (levels, T).
 
         Raises:
-            ConfigurationError: times that do not follow the data.
+            ConfigurationError: times that do not follow the data, or a level outside (0, 1).
         """
         return self._posterior().predict(times, quantiles=quantiles, series=series)
 
@@ -253,16 +262,8 @@ class HurstModel:
         Raises:
             CheckpointError: no such result, or that of another model.
         """
-        result = FitResult.load(directory)
-        if not isinstance(result.posterior, HurstPosterior):
-            raise CheckpointError(
-                message(
-                    "The result is of another model",
-                    where=str(directory),
-                    got=type(result.posterior).__name__,
-                    remedy="load it with the class that saved it, or with FitResult.load",
-                )
-            )
+        result = FitResult.load(directory, expect=HurstPosterior)
+        assert isinstance(result.posterior, HurstPosterior)
         model = cls(**result.posterior.settings)
         model.result_ = result
         return model

@@ -10,7 +10,6 @@ from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from typing import Any
 
-import numpy as np
 import torch
 from jaxtyping import Float
 from torch import Tensor
@@ -25,9 +24,11 @@ from probkit.infer import DrawsPosterior
 from probkit.infer.protocols import State
 from probkit.infer.registry import register
 from probkit.random import Seed, as_generator
+from probkit.validation import as_times, check_levels, check_whole
 
 __all__ = ["Clock", "HurstPosterior", "select_series"]
 
+_MANY = 10_000_000
 _SAVED = 10
 """series of a batch whose states are filtered for saving if nobody has asked for them"""
 
@@ -64,7 +65,7 @@ class Clock:
         Raises:
             ConfigurationError: times that do not follow the data.
         """
-        points = torch.as_tensor(np.asarray(times, dtype=np.float64)).reshape(-1)
+        points = as_times(times, "times").reshape(-1)
         gaps = torch.cat([points.new_tensor([self.last_time]), points]).diff() / self.step
         if not bool((gaps > 0).all()) or not bool(gaps.isfinite().all()):
             raise ConfigurationError(
@@ -111,15 +112,16 @@ class HurstPosterior(DrawsPosterior):
         """Mean, sd (T,) and quantiles (levels, T) of observations at future times.
 
         Raises:
-            ConfigurationError: times that do not follow the data, or no such series.
+            ConfigurationError: times that do not follow the data, no such series, or a level
+                outside (0, 1).
         """
-        gaps = self.clock.gaps(times)
+        levels, gaps = check_levels("quantiles", quantiles), self.clock.gaps(times)
         mean, sd = forecast(*self.systems(series), self.end(series), gaps)
         spread = (sd.square().mean(-1) + mean.var(-1, unbiased=False)).sqrt()
         return {
             "mean": mean.mean(-1),
             "sd": spread,
-            "quantiles": mixture_quantiles(mean, sd, quantiles),
+            "quantiles": mixture_quantiles(mean, sd, levels),
         }
 
     def sample_futures(
@@ -139,9 +141,8 @@ class HurstPosterior(DrawsPosterior):
 
     def choose(self, num_samples: int, generator: torch.Generator) -> Tensor:
         """Numbers of draws, with replacement."""
-        return torch.randint(
-            0, self.num_chains * self.num_draws, (num_samples,), generator=generator
-        )
+        number = check_whole("num_samples", num_samples, 1, _MANY)
+        return torch.randint(0, self.num_chains * self.num_draws, (number,), generator=generator)
 
     def systems(
         self, series: int = 0, index: Tensor | None = None

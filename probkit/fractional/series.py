@@ -17,12 +17,15 @@ from torch import Tensor
 from probkit.errors import DataError, FitWarning, ShapeError, message
 from probkit.statespace.fractional import MarkovApproxFBM
 from probkit.statespace.fractional_tables import TABLE_STEPS
+from probkit.validation import as_real, as_times
 
 __all__ = ["Series", "prepare_series"]
 
 _MIN_LENGTH = 8
 _FAR_BEYOND = 4
 _EVEN = 1e-6
+_LARGEST = 1e150
+"""of values: variances, and sums of squares over a series, are still numbers"""
 _FAR_MEAN = 3.0
 """in standard deviations: what the mean of a long-memory series hardly ever reaches"""
 _INDICES = (0.1, 0.3, 0.5, 0.7, 0.9)
@@ -86,21 +89,23 @@ def prepare_series(
     """Check series and times and bring them to units of one step.
 
     Args:
-        y: one series (N,) or R of them (R, N); NaN where missing.
+        y: one series (N,) or R of them (R, N); NaN where missing. It is copied.
         times: of the values, in increasing order; 0, 1, 2, ... if None.
         kind: "levels" or "increments".
 
     Raises:
         ShapeError: not one or two dimensions, too short, or times of another length.
-        DataError: infinite values, a constant series, unsorted or duplicate times, series of a
-            batch with different missing entries, or increments at uneven times.
+        DataError: infinite values, a constant series, values whose squares float64 cannot hold,
+            unsorted or duplicate times, series of a batch with different missing entries, or
+            increments at uneven times.
+        DtypeError: values that are no real numbers.
 
     Example:
         >>> y = torch.linspace(0.0, 1.0, 9).square()
         >>> prepare_series(y, 0.5 * torch.arange(9.0), "levels").step
         0.5
     """
-    values = torch.as_tensor(y, dtype=torch.float64)
+    values = as_real(y, "y").to(torch.float64, copy=True)  # the caller may change his own
     values = values[None] if values.dim() == 1 else values
     if values.dim() != 2 or values.shape[1] < _MIN_LENGTH:
         raise ShapeError(
@@ -179,7 +184,7 @@ def _increments(values: Tensor, observed: Tensor, gaps: Tensor, step: float, las
 def _times(times: Tensor | None, size: int) -> Tensor:
     if times is None:
         return torch.arange(size, dtype=torch.float64)
-    grid = torch.as_tensor(times, dtype=torch.float64)
+    grid = as_times(times, "times")
     if grid.shape != (size,):
         raise ShapeError(
             message("Times and values differ", where="times", got=tuple(grid.shape), expected=size)
@@ -207,10 +212,22 @@ def _check_variation(values: Tensor) -> None:
                 got=values.shape[1],
             )
         )
-    constant = torch.nonzero(values.amax(1) == values.amin(1))
+    high, low = values.amax(1), values.amin(1)
+    constant = torch.nonzero(high == low)
     if len(constant):
         raise DataError(
             message("A series has zero variance", where="y", got=f"series {int(constant[0])}")
+        )
+    largest, smallest = float(values.abs().max()), float((high - low).min())
+    if largest > _LARGEST or smallest < 1 / _LARGEST:
+        raise DataError(
+            message(
+                "The squares of these values, or of their changes, are beyond float64",
+                where="y",
+                got=f"values up to {largest:.3g}, a range of {smallest:.3g}",
+                expected=f"values up to {_LARGEST:g}, a range of at least {1 / _LARGEST:g}",
+                remedy="choose another unit",
+            )
         )
 
 

@@ -6,7 +6,7 @@ import math
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
@@ -17,20 +17,22 @@ from probkit.fractional.curve_posterior import CurvePosterior
 from probkit.fractional.curves import Curve
 from probkit.fractional.series import Series, prepare_series
 from probkit.fractional.varying import VaryingSeries, split_gaps, step_ends
-from probkit.infer import DrawsPosterior, FitResult
+from probkit.fractional.varying_posterior import TimeVaryingPosterior, to_index
+from probkit.infer import FitResult
 from probkit.infer.engine import Run
 from probkit.infer.importance import WeightedDraws
 from probkit.infer.provenance import data_digest
 from probkit.plot import plot_curves
-from probkit.random import as_generator
-from probkit.statespace.fractional_tables import HURST_RANGE
+from probkit.random import Seed, as_generator, fixed_seed
 from probkit.statespace.multifractal_law import DEFINITIONS
-from probkit.validation import check_choice, check_positive
+from probkit.validation import as_real, as_times, check_choice, check_whole
+
+if TYPE_CHECKING:
+    import xarray as xr
 
 __all__ = ["TimeVaryingHurst"]
 
-_LOW, _HIGH = HURST_RANGE
-_MIN_KNOTS = 4
+_MIN_KNOTS, _MANY = 4, 10_000_000
 _NOISE_PRIOR = (-2.0, 3.0)  # of the log noise variance over that of a typical increment
 _CONSTANT, _VARYING = "constant", "varying"
 
@@ -62,7 +64,7 @@ class TimeVaryingHurst:
         num_samples: posterior draws.
         num_diagnostic_samples: draws whose exact likelihood is computed for k-hat.
         max_rounds: limit on the rounds of the search.
-        seed: of draws.
+        seed: of draws; of a generator or None an integer is drawn and kept.
 
     Attributes:
         times_: (num_points,) grid in the user's unit, over the span of the data.
@@ -100,28 +102,19 @@ class TimeVaryingHurst:
         num_samples: int = 1000,
         num_diagnostic_samples: int = 200,
         max_rounds: int = 12,
-        seed: int = 0,
+        seed: Seed = 0,
     ) -> None:
         self.kind, self.definition, self.noise = kind, definition, noise
         self.scale, self.hurst, self.num_knots = scale, hurst, num_knots
         self.num_points, self.num_samples, self.max_rounds = num_points, num_samples, max_rounds
-        self.num_diagnostic_samples, self.seed = num_diagnostic_samples, seed
+        self.num_diagnostic_samples, self.seed = num_diagnostic_samples, fixed_seed(seed)
         check_choice("kind", "kind", kind, ("levels", "increments"))
         check_choice("definition", "definition", definition, DEFINITIONS)
         check_choice("setting", "scale", scale, (_VARYING, _CONSTANT))
         check_choice("setting", "hurst", hurst, (_VARYING, _CONSTANT))
         for name in ("num_points", "num_samples", "num_diagnostic_samples", "max_rounds"):
-            check_positive(name, getattr(self, name))
-        if num_knots < _MIN_KNOTS:
-            raise ConfigurationError(
-                message(
-                    "A curve needs some knots",
-                    where="num_knots",
-                    got=num_knots,
-                    expected=f">= {_MIN_KNOTS}",
-                    remedy='use hurst="constant" for a constant Hurst index',
-                )
-            )
+            setattr(self, name, check_whole(name, getattr(self, name), 1, _MANY))
+        self.num_knots = check_whole("num_knots", num_knots, _MIN_KNOTS, 10_000)
 
     def fit(self, y: Any, times: Any = None) -> TimeVaryingHurst:
         """Fit to one series (N,), or to R series (R, N) of the same times and the same H(t).
@@ -129,13 +122,15 @@ class TimeVaryingHurst:
         Args:
             y: values; NaN where missing.
             times: (N,) strictly increasing; 0, 1, 2, ... if None. For increments, the ends of
-                their steps, evenly spaced.
+                their steps, evenly spaced. Dates become days since 1970-01-01, so that the unit
+                of time is a day.
 
         Raises:
-            ShapeError, DataError: see the messages; all are raised before any computation.
+            ShapeError, DataError, DtypeError: see the messages; all are raised before any
+                computation.
         """
-        values = torch.as_tensor(np.asarray(y, dtype=np.float64))
-        grid = None if times is None else torch.as_tensor(np.asarray(times, dtype=np.float64))
+        values = as_real(y, "y").to("cpu", torch.float64)
+        grid = None if times is None else as_times(times, "times")
         series = prepare_series(values, grid, self.kind)
         ends = step_ends(series)
         begin, end = float(ends[0] - series.gaps[0] * series.step), float(ends[-1])
@@ -158,41 +153,41 @@ class TimeVaryingHurst:
     ) -> dict[str, Tensor]:
         """Posterior of H at times within the span of the data.
 
+        Args:
+            times: (T,) in any order; dates become days.
+            quantiles: levels.
+
         Returns:
             ``mean`` (T,), ``sd`` (T,) and ``quantiles`` (levels, T).
 
         Raises:
-            ConfigurationError: a time outside the data.
+            ConfigurationError: a time outside the data, a level outside (0, 1), or a model that is
+                not fitted.
         """
-        points = torch.as_tensor(np.asarray(times, dtype=np.float64)).reshape(-1)
-        curve = self._curves[0]
-        inside = (points >= curve.begin) & (points <= curve.end)
-        if not bool(inside.all()):
-            raise ConfigurationError(
-                message(
-                    "H(t) is known within the span of the data",
-                    where="times",
-                    got=points[~inside].tolist()[:3],
-                    expected=f"in [{curve.begin:g}, {curve.end:g}]",
-                )
-            )
-        assert isinstance(self.result_.posterior, DrawsPosterior)
-        knots = self.result_.posterior.draws["hurst_knots"][0]
-        draws = _index(knots @ curve.basis(points).mT)
-        levels = torch.as_tensor(list(quantiles), dtype=draws.dtype)
-        return {
-            "mean": draws.mean(0),
-            "sd": draws.std(0),
-            "quantiles": torch.quantile(draws, levels, dim=0),
-        }
+        return self._posterior().predict(times, quantiles=quantiles)
+
+    def sample(self, times: Any, *, num_samples: int = 100, seed: Seed = 0) -> Tensor:
+        """Joint draws of H at times within the span of the data, (num_samples, T).
+
+        Raises:
+            ConfigurationError: a time outside the data, or a model that is not fitted.
+        """
+        return self._posterior().sample_index(times, num_samples=num_samples, seed=seed)
 
     def compare(self) -> float:
         """Log Bayes factor of the varying Hurst index against a constant one.
 
         The constant model has the same prior of the mean, the same scale and noise.
+
+        Raises:
+            ConfigurationError: a model that is not fitted, or was loaded without its data.
         """
-        settings = {name: getattr(self, name) for name in _SETTINGS} | {"hurst": _CONSTANT}
-        other = TimeVaryingHurst(self.kind, **{k: v for k, v in settings.items() if k != "kind"})
+        self._posterior()
+        if not hasattr(self, "_varying"):
+            raise ConfigurationError(
+                message("A loaded model does not hold its data", remedy="fit again to compare")
+            )
+        other = TimeVaryingHurst(**{**self._settings(), "hurst": _CONSTANT})
         other._unit, other._varying = self._unit, self._varying
         other.series_, other.times_ = self.series_, self.times_
         first = self._curves[0]
@@ -213,6 +208,7 @@ class TimeVaryingHurst:
             level: of the band.
             time: label of the time axis.
         """
+        self._posterior()
         tail = (1 - level) / 2
         found = self.predict(self.times_, quantiles=(tail, 1 - tail))
         curve = (found["mean"], *found["quantiles"])
@@ -220,8 +216,36 @@ class TimeVaryingHurst:
         return plot_curves(self.times_, {name: curve}, (time, "Hurst index H(t)"), path)
 
     def save(self, directory: str | Path) -> Path:
-        """Write the result (``FitResult.save``)."""
+        """Write the result (``FitResult.save``), with H(t) at any time and without the data."""
+        self._posterior()
         return self.result_.save(directory)
+
+    @classmethod
+    def load(cls, directory: str | Path) -> TimeVaryingHurst:
+        """A fitted model from a saved result; all but :meth:`compare` works without the data.
+
+        Raises:
+            CheckpointError: no such result, or that of another model.
+        """
+        result = FitResult.load(directory, expect=TimeVaryingPosterior)
+        assert isinstance(result.posterior, TimeVaryingPosterior)
+        model = cls(**result.posterior.settings)
+        model.result_, model.times_ = result, result.posterior.times
+        return model
+
+    def to_datatree(self, **options: Any) -> xr.DataTree:
+        """The result for ArviZ (``FitResult.to_datatree``)."""
+        self._posterior()
+        return self.result_.to_datatree(**options)
+
+    def _posterior(self) -> TimeVaryingPosterior:
+        result = getattr(self, "result_", None)
+        if result is None:
+            raise ConfigurationError(
+                message("The model is not fitted", remedy="call fit(y, times) first")
+            )
+        assert isinstance(result.posterior, TimeVaryingPosterior)
+        return result.posterior
 
     def _scaled(self) -> Series:
         s, unit = self.series_, self._unit
@@ -237,7 +261,7 @@ class TimeVaryingHurst:
 
     def _log_likelihood(self, f: Tensor) -> Tensor:
         first, second = self._curves
-        hurst = _index(self._bases[0] @ f[: first.num_knots])
+        hurst = to_index(self._bases[0] @ f[: first.num_knots])
         log_scale = self._bases[1] @ f[first.num_knots :][: second.num_knots]
         if second.is_constant:
             log_scale = log_scale + hurst * math.log(self.series_.step)
@@ -247,7 +271,7 @@ class TimeVaryingHurst:
     def _run(self, posterior: CurvePosterior, digest: str) -> FitResult:
         run = Run(
             engine="nested Laplace",
-            settings={name: getattr(self, name) for name in _SETTINGS},
+            settings=self._settings(),
             limits=("max_rounds",),
             seed=self.seed,
             data=digest,
@@ -274,13 +298,13 @@ class TimeVaryingHurst:
             "clamped": float(state["clamped"]),
             "warnings": self._warnings(hyper),
         }
-        timed = {"hurst": ["time"]} | ({} if self._curves[1].is_constant else {"scale": ["time"]})
         return FitResult(
             outcome.status,
-            DrawsPosterior(
+            TimeVaryingPosterior(
                 {name: value[None] for name, value in draws.items()},
-                dims=timed,
-                coords={"time": self.times_.tolist()},
+                self._curves[0],
+                self.times_,
+                self._settings(),
             ),
             {name: np.asarray(column) for name, column in outcome.history.items()},
             diagnostics,
@@ -296,7 +320,7 @@ class TimeVaryingHurst:
         first, second = self._curves
         own = knots[:, : first.num_knots]
         scale = knots[:, first.num_knots :][:, : second.num_knots]
-        hurst = _index(own @ first.basis(self.times_).mT)
+        hurst = to_index(own @ first.basis(self.times_).mT)
         log_scale = scale @ second.basis(self.times_).mT
         found = {"hurst": hurst, "hurst_knots": own}
         if second.is_constant:
@@ -334,6 +358,9 @@ class TimeVaryingHurst:
                 )
         return texts
 
+    def _settings(self) -> dict[str, Any]:
+        return {name: getattr(self, name) for name in _SETTINGS}
+
     def _jacobian(self) -> float:
         """Of the change to units of a typical increment."""
         return int(self.series_.observed.sum()) * len(self.series_.values) * math.log(self._unit)
@@ -349,8 +376,3 @@ def _typical(series: Series) -> float:
     """Spread of the increments: the unit in which priors of scale and noise are stated."""
     values = series.values[:, series.observed]
     return float((values if series.increments else values.diff()).std())
-
-
-def _index(logistic: Tensor) -> Tensor:
-    """From the real line to the range of the table."""
-    return _LOW + (_HIGH - _LOW) * torch.sigmoid(logistic)

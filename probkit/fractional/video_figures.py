@@ -8,7 +8,7 @@ from pathlib import Path
 from jaxtyping import Float
 from torch import Tensor
 
-from probkit import plot
+from probkit.drawing import new_figure, save_figure
 
 __all__ = ["plot_frames"]
 
@@ -27,7 +27,7 @@ def plot_frames(
         DependencyError: matplotlib is not installed.
     """
     count = max(len(frames) for frames in rows.values())
-    figure = plot._figure(0.62 * count + 1.4, 0.66 * len(rows) + 0.3)
+    figure = new_figure(0.62 * count + 1.4, 0.66 * len(rows) + 0.3)
     axes = figure.subplots(len(rows), count, squeeze=False)
     for row, (name, frames) in zip(axes, rows.items(), strict=True):
         skipped = count - len(frames)
@@ -39,4 +39,4 @@ def plot_frames(
         row[0].set_ylabel(name, rotation=0, ha="right", va="center")
     for number, ax in enumerate(axes[0]):
         ax.set_title(str(first + number), fontsize=7)
-    return plot._save(figure, path)
+    return save_figure(figure, path)

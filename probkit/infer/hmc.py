@@ -29,7 +29,7 @@ from probkit.infer.engine import (
     require_not_negative,
     require_positive,
 )
-from probkit.infer.hmc_diagnostics import energy_diagnostics, sampler_status
+from probkit.infer.hmc_diagnostics import energy_diagnostics, sampler_status, stuck_chains
 from probkit.infer.many_chains import ManyChains
 from probkit.infer.model_checks import ModelChecks
 from probkit.infer.native.lowering import Unsupported
@@ -140,7 +140,9 @@ class HMC:
         Returns:
             A result with draws (chain, draw, *event) of unknowns and ``pyro.deterministic`` sites.
             Diagnostics: ``divergences``, ``acceptance`` (by chain), ``e_bfmi``, ``r_hat``,
-            ``ess_bulk``, ``num_leapfrogs`` (of each chain), ``warnings``.
+            ``ess_bulk``, ``num_leapfrogs`` (of each chain), ``restarts`` (by chain: how often it
+            was moved in the warm-up because it was stuck), ``never_moved`` (numbers of chains whose
+            draws are all the same), ``warnings``.
 
         Raises:
             ConfigurationError: no unknowns, a plate that subsamples, or a model that is random
@@ -206,7 +208,10 @@ class HMC:
         draws = _constrained(potential, state["draws"][:, :kept])
         energy = energy_diagnostics(state["energies"][:, :kept], state["errors"][:, :kept])
         leapfrogs = {"num_leapfrogs": int(state["num_leapfrogs"])}
-        diagnostics = {**mixing_diagnostics(draws), **energy, **leapfrogs}
+        stuck = stuck_chains(state["draws"][:, :kept], state["restarts"])
+        warnings = [*energy.pop("warnings", []), *stuck.pop("warnings")]
+        diagnostics = {**mixing_diagnostics(draws), **energy, **leapfrogs, **stuck}
+        diagnostics |= {"warnings": warnings} if warnings else {}
         status, detail = outcome.status, outcome.detail
         if status is Status.MAX_STEPS:
             status, detail = sampler_status(diagnostics)

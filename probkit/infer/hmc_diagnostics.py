@@ -8,13 +8,13 @@ from __future__ import annotations
 
 from typing import Any
 
-from jaxtyping import Float
+from jaxtyping import Float, Int64
 from torch import Tensor
 
 from probkit.infer.sampling_diagnostics import mixing_status
 from probkit.infer.status import Status
 
-__all__ = ["energy_diagnostics", "sampler_status"]
+__all__ = ["energy_diagnostics", "sampler_status", "stuck_chains"]
 
 _DIVERGENT = 1000.0
 _E_BFMI_LIMIT = 0.3
@@ -59,11 +59,40 @@ def energy_diagnostics(
     return {**found, **({"warnings": warnings} if warnings else {})}
 
 
+def stuck_chains(
+    draws: Float[Tensor, "chain draw size"], restarts: Int64[Tensor, " chain"]
+) -> dict[str, Any]:
+    """``restarts`` (by chain), ``never_moved`` (numbers of chains) and ``warnings``.
+
+    Args:
+        draws: unconstrained; chains are numbered from 0.
+        restarts: how often each chain was moved to the place of another one in the warm-up.
+
+    Example:
+        >>> import torch
+        >>> draws = torch.stack([torch.zeros(3, 1), torch.arange(3.0)[:, None]])
+        >>> stuck_chains(draws, torch.tensor([0, 1]))["never_moved"]
+        [0]
+    """
+    still = (draws == draws[:, :1]).all(2).all(1)
+    never = still.nonzero()[:, 0].tolist() if draws.shape[1] > 1 else []
+    warnings = [f"Chain {chain} never moved: all its draws are the same." for chain in never]
+    moved = (restarts > 0).nonzero()[:, 0].tolist()
+    if moved:
+        numbers = ", ".join(map(str, moved))
+        warnings.append(
+            f"Restarted in the warm-up from the place of another chain, because no move of theirs "
+            f"was accepted: {numbers} (of {len(restarts)} chains, counted from 0). A narrow part "
+            "of the posterior there would be missed."
+        )
+    return {"restarts": restarts.tolist(), "never_moved": never, "warnings": warnings}
+
+
 def sampler_status(diagnostics: dict[str, Any]) -> tuple[Status, str]:
     """NOT_MIXED, with what speaks against the draws, or CONVERGED.
 
     Against them speak an r_hat above 1.05, more than one divergence in a thousand transitions, and
-    an E-BFMI below 0.3.
+    an E-BFMI below 0.3, and a chain that never moved.
     """
     faults = []
     if mixing_status(diagnostics) is Status.NOT_MIXED:
@@ -74,4 +103,5 @@ def sampler_status(diagnostics: dict[str, Any]) -> tuple[Status, str]:
         faults.append(f"{divergences} divergent transitions of {total}")
     if not diagnostics["e_bfmi"] >= _E_BFMI_LIMIT:
         faults.append(f"E-BFMI {diagnostics['e_bfmi']:.2f}")
+    faults += [f"chain {chain} never moved" for chain in diagnostics.get("never_moved", [])]
     return (Status.NOT_MIXED if faults else Status.CONVERGED), "; ".join(faults)

@@ -21,18 +21,23 @@ from torch import Tensor
 from probkit.errors import ShapeError, message
 from probkit.infer.protocols import State
 
-__all__ = ["K_HAT_LIMIT", "WeightedDraws", "pareto_smooth"]
+__all__ = ["K_HAT_LIMIT", "WeightedDraws", "pareto_smooth", "rounding_of_sums"]
 
 K_HAT_LIMIT = 0.7
 _MIN_DRAWS = 25
 
 
+def rounding_of_sums(dtype: torch.dtype) -> float:
+    """Relative differences of log densities, which are sums of many terms, that may be rounding."""
+    return max(1e-9, 64 * torch.finfo(dtype).eps)
+
+
 def pareto_smooth(log_weights: Float[Tensor, " draw"]) -> tuple[Float[Tensor, " draw"], float]:
     """Normalised smoothed weights and k-hat.
 
-    k-hat is minus infinity where all weights agree, infinite where some weight is not finite (the
-    approximation reaches beyond the posterior's support, or the model breaks down there; such
-    draws get no weight), and NaN below 25 draws.
+    k-hat is minus infinity where all weights agree up to rounding (of the input's dtype), infinite
+    where some weight is not finite (the approximation reaches beyond the posterior's support, or
+    the model breaks down there; such draws get no weight), and NaN below 25 draws.
 
     Example:
         >>> weights, khat = pareto_smooth(torch.zeros(100, dtype=torch.float64))
@@ -48,7 +53,7 @@ def pareto_smooth(log_weights: Float[Tensor, " draw"]) -> tuple[Float[Tensor, " 
         return lowest.softmax(0), math.inf
     # rounding differences of an exact approximation are no tail
     spread = float(values.max() - values.min())
-    if spread <= 1e-9 * max(float(values.abs().max()), 1.0):
+    if spread <= rounding_of_sums(log_weights.dtype) * max(float(values.abs().max()), 1.0):
         return torch.full_like(values, 1 / len(values)), -math.inf
     if len(values) < _MIN_DRAWS:
         return values.softmax(0), math.nan

@@ -4,6 +4,10 @@ A step of the loop is a block of trajectories. In the warm-up every trajectory a
 length (``tuning``); at four points, ever further apart, the metric is set from the draws since
 the last one (``metric``). Trajectories are kept short until the metric has been set twice:
 before that, their length in units of the posterior sd is unknown.
+
+A chain that accepted nothing between two of those points, or after the last, is stuck where the
+posterior is far narrower than the step (a bad starting point), and the mean acceptance never helps
+it. It is moved to the place of a random chain that did move, and the result says so.
 """
 
 from __future__ import annotations
@@ -76,6 +80,8 @@ class ManyChains:
             "factor": factor,
             "tuning": Tuning.start(step).tensor(),
             **empty_moments(self._potential.size, self._dense, position),
+            "moved": torch.zeros(self._chains, dtype=torch.bool, device=position.device),
+            "restarts": torch.zeros(self._chains, dtype=torch.long, device=position.device),
             "num_trajectories": torch.tensor(0),
             "num_leapfrogs": torch.tensor(0),
             "draws": position.new_zeros(self._chains, 0, self._potential.size),
@@ -113,8 +119,11 @@ class ManyChains:
             tuning = tuning.accept(rates[-1], target=self._target)
             if number >= self._updates[1]:
                 tuning = self._lengthen(tuning, state, block, acceptance, length)
+            state["moved"] = state["moved"] | (block.draws[0] != state["position"]).any(1)
             state |= block.chains._asdict()
             state |= join_moments(state, block.draws[0])
+            if number + 1 in (*self._updates, self._warmup):
+                state |= _restarted(state, generator)
             if number + 1 in self._updates:
                 state["factor"] = factor_of(state)
                 like = state["position"]
@@ -190,6 +199,22 @@ def _rate(acceptance: Tensor, searching: bool) -> float:
     if searching:
         return float(1 / (1 / acceptance.clamp(min=_LEAST_ACCEPTANCE)).mean())
     return float(acceptance.mean())
+
+
+def _restarted(state: State, generator: torch.Generator) -> State:
+    """Chains that never moved since the last call, at the places of chains that did."""
+    moved = state["moved"]
+    new = {"moved": torch.zeros_like(moved)}
+    if bool(moved.all()) or not bool(moved.any()):
+        return new
+    healthy, stuck = moved.nonzero()[:, 0], (~moved).nonzero()[:, 0]
+    pick = torch.randint(len(healthy), stuck.shape, generator=generator, device=generator.device)
+    source = healthy[pick.to(healthy.device)]
+    for name in ("position", "value", "gradient"):
+        new[name] = state[name].clone()
+        new[name][stuck] = state[name][source]
+    new["restarts"] = state["restarts"] + ~moved
+    return new
 
 
 def _with_room(store: Tensor, used: int, size: int) -> Tensor:

@@ -6,7 +6,13 @@ positive definite, a multiple of the identity is added until it is,
 
     (H + t I) d = -g,     t = 0, then from 1e-6 of the largest diagonal entry of H by tens.
 
-Cost: a gradient for each trial of an L-BFGS step; a Hessian for each Newton step.
+A vanishing gradient does not make a mode: it vanishes at saddles too, such as the point where the
+scale of a hierarchy is zero and all its offsets are. Where a dense Hessian at such a point has a
+negative eigenvalue, the search looks along its eigenvector, both ways, and goes on from the highest
+density there.
+
+Cost: a gradient for each trial of an L-BFGS step; a Hessian for each Newton step, or one at the
+end.
 """
 
 from __future__ import annotations
@@ -18,7 +24,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from probkit.errors import NotPositiveDefiniteError
+from probkit.errors import NotPositiveDefiniteError, NumericalError
 from probkit.infer.densities import SmoothDensity
 from probkit.infer.gaussian_at_mode import Precision, solve_precision
 from probkit.infer.protocols import State, StepInfo
@@ -30,6 +36,12 @@ _MEMORY = 10
 _CLOSE = 1e-2
 _AT_ROUNDING = 1e-3
 _SHIFTS = 12
+_LOOKED_AT = 500
+"""unknowns up to which a dense Hessian is computed to look at the end of L-BFGS"""
+_REACH = 8
+"""steps away from a saddle go from 2^-8 to 2^8"""
+_GAIN = 1e-10
+_SADDLE = 1e-6
 
 
 @dataclass(frozen=True)
@@ -43,7 +55,11 @@ class ModeSearch:
 
     The state holds ``flat``, ``value``, ``gradient``, the memory of L-BFGS and the phase. A step
     that cannot lower the value ends the search: converged if the decrement is below .001, where
-    rounding hides what is left, and stalled (metric ``stalled``) otherwise.
+    rounding hides what is left, and stalled (metric ``stalled``) otherwise. A point from which a
+    negative curvature leads upwards is left; where none does although the curvature is clearly
+    negative, the search has stalled. ``state["least_curvature"]`` then is the least eigenvalue over
+    the largest in absolute value; it is missing where no dense Hessian was looked at: beyond 500
+    unknowns without Newton steps, or where a model has no second derivatives.
     """
 
     density: SmoothDensity
@@ -100,6 +116,8 @@ class ModeSearch:
         found = wolfe_search(
             self.density.value_and_gradient, state["flat"], state["value"], gradient, along
         )
+        if shift > 0 and (not found.found or decrement < self.tolerance):
+            return self._look(state, decrement, good=False)
         if not found.found:
             good = shift == 0 and decrement < _AT_ROUNDING
             return state, self._info(state, decrement, converged=good, stalled=not good)
@@ -114,7 +132,51 @@ class ModeSearch:
         if self.newton:
             following = {**state, "phase": torch.tensor(1)}
             return following, self._info(following, decrement)
+        return self._look(state, decrement, good=good)
+
+    def _look(self, state: State, decrement: float, *, good: bool) -> tuple[State, StepInfo]:
+        """The end of the search, unless a negative curvature leads on."""
+        matrix = self._dense_curvature(state["flat"])
+        if matrix is not None:
+            eigenvalues, vectors = torch.linalg.eigh(matrix)
+            largest = float(eigenvalues.abs().max())
+            least = float(eigenvalues[0]) / largest if largest > 0 else 0.0
+            if least < -len(matrix) * torch.finfo(matrix.dtype).eps:
+                better = self._downhill(state, vectors[:, 0])
+                if better is not None:
+                    return better, self._info(better, decrement)
+                good = good and least > -_SADDLE
+            state = {**state, "least_curvature": torch.tensor(least, dtype=torch.float64)}
         return state, self._info(state, decrement, converged=good, stalled=not good)
+
+    def _downhill(self, state: State, along: Tensor) -> State | None:
+        """A first state of L-BFGS at the least value along a line, if it is clearly lower."""
+        lengths = 2.0 ** torch.arange(-_REACH, _REACH + 1, dtype=along.dtype, device=along.device)
+        points = state["flat"] + torch.cat([lengths, -lengths])[:, None] * along
+        values = self.density.values(points)
+        flat = points[torch.where(values.isfinite(), values, torch.inf).argmin()]
+        value, gradient = self.density.value_and_gradient(flat)
+        gain = float(state["value"] - value)
+        if not gain > _GAIN * (1 + abs(float(value))) or not bool(gradient.isfinite().all()):
+            return None
+        return {
+            **{"flat": flat, "value": value, "gradient": gradient},
+            **{"steps": state["steps"], "changes": state["changes"]},
+            **{"count": torch.tensor(0), "phase": torch.tensor(0)},
+        }
+
+    def _dense_curvature(self, flat: Tensor) -> Tensor | None:
+        """None where it would cost too much, is an operator, or cannot be had."""
+        if not self.newton and len(flat) > _LOOKED_AT:
+            return None
+        try:
+            curvature = self.density.curvature(flat)
+        except (RuntimeError, NotImplementedError, NumericalError):
+            if self.newton:
+                raise
+            return None  # a model may have first derivatives only
+        dense = isinstance(curvature, Tensor) and bool(curvature.isfinite().all())
+        return curvature if dense else None
 
     @staticmethod
     def _info(

@@ -32,6 +32,7 @@ from torch import Tensor
 from torch.func import vmap
 
 from probkit.errors import ConfigurationError, message
+from probkit.infer.importance import rounding_of_sums
 from probkit.infer.mapped_noise import FreshNoise
 from probkit.infer.posterior import DrawsPosterior
 from probkit.infer.protocols import PosteriorLike
@@ -121,18 +122,25 @@ class ModelChecks:
     ) -> dict[str, Any]:
         """``loo`` and ``predictive_p`` by observed site, for a result's diagnostics.
 
-        A site that is one joint observation has nothing to leave out, and no ``loo``.
+        A site that is one joint observation has nothing to leave out, and no ``loo``. Entries that
+        ``poutine.mask`` hides are no data: they count in neither.
         """
         generator = as_generator(seed)
         draws = _distinct(posterior, num_samples, generator)
         found = self.log_likelihood(draws)
         replicated, data = self.replicate(draws, generator), self.data()
+        for name, seen in self._seen().items():
+            found[name] = found[name].expand(-1, *seen.shape)[:, seen]
+            replicated[name] = replicated[name][:, seen]
+            data[name] = data[name].expand(seen.shape + data[name].shape[seen.dim() :])[seen]
         return {
             "loo": {
                 name: leave_one_out(value) for name, value in found.items() if value[0].numel() > 1
             },
             "predictive_p": {
-                name: predictive_p_values(data[name], value) for name, value in replicated.items()
+                name: predictive_p_values(data[name], value)
+                for name, value in replicated.items()
+                if value.numel()
             },
         }
 
@@ -140,6 +148,17 @@ class ModelChecks:
         """The observed values by site."""
         with param_scope(), self._learned(), pyro_seed(0), torch.no_grad():
             return {n: s["value"] for n, s in self._run(self.model) if _is_observation(s)}
+
+    def _seen(self) -> dict[str, Tensor]:
+        """Which entries count, ``(*batch)``, of observed sites where some do not."""
+        with param_scope(), self._learned(), pyro_seed(0), torch.no_grad():
+            sites = [(n, s) for n, s in self._run(self.model) if _is_observation(s)]
+        masks = {
+            name: torch.as_tensor(site["mask"], dtype=torch.bool).expand(site["fn"].batch_shape)
+            for name, site in sites
+            if site["mask"] is not None
+        }
+        return {name: mask for name, mask in masks.items() if not bool(mask.all())}
 
     def _observed(self) -> list[str]:
         with param_scope(), self._learned(), pyro_seed(0), torch.no_grad():
@@ -220,7 +239,8 @@ def leave_one_out(log_likelihood: Float[Tensor, "draw *batch"]) -> dict[str, Any
 
     values = log_likelihood.detach().to("cpu", torch.float64)
     values = values.reshape(len(values), -1).T.contiguous()
-    varying = values.max(1).values - values.min(1).values > 1e-9
+    rounding = rounding_of_sums(log_likelihood.dtype) * values.abs().max(1).values.clamp(min=1)
+    varying = values.max(1).values - values.min(1).values > rounding
     pointwise, khat = values.mean(1), torch.full((len(values),), -torch.inf, dtype=torch.float64)
     if bool(varying.any()):
         some = values[varying]

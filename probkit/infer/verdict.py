@@ -7,7 +7,7 @@ it, but the fit is incomplete or was not checked. Green: a check that could have
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any, NamedTuple
 
 from probkit.infer.importance import K_HAT_LIMIT
@@ -22,6 +22,7 @@ _FEW_DRAWS = 100.0
 _E_BFMI_LIMIT = 0.3
 _DIVERGENT_SHARE = 1e-3
 _TAIL = 0.005
+_COVERAGE_RED, _MANY = 0.7, 30
 _CHECKS = frozenset(["khat", "khat_note", "max_r_hat"])
 
 _RED, _AMBER, _GREEN = "red", "amber", "green"
@@ -38,8 +39,8 @@ class Verdict(NamedTuple):
         return f"{self.colour.upper()}: {'; '.join(self.reasons)}"
 
 
-def judge(status: Status, diagnostics: Mapping[str, Any]) -> Verdict:
-    """The colour of a fit by its status and diagnostics.
+def judge(status: Status, diagnostics: Mapping[str, Any], doubts: Sequence[str] = ()) -> Verdict:
+    """The colour of a fit by its status, diagnostics and further doubts, which make it amber.
 
     Example:
         >>> str(judge(Status.CONVERGED, {"khat": 0.2, "sd_ratio": 1.02}))
@@ -52,9 +53,12 @@ def judge(status: Status, diagnostics: Mapping[str, Any]) -> Verdict:
         *_of_weights(diagnostics),
         *_of_chains(diagnostics),
         *_of_checks(diagnostics),
+        *((_AMBER, text) for text in doubts),
     ]
     if diagnostics.get("point_estimate"):
         findings.append((_AMBER, "a point estimate, without any uncertainty"))
+    elif diagnostics.get("held_out_coverage"):
+        findings += _of_held_out(diagnostics["held_out_coverage"])
     elif not _CHECKS & diagnostics.keys():
         findings.append((_AMBER, "nothing was computed that could show a wrong posterior"))
     for colour in (_RED, _AMBER, _GREEN):
@@ -96,7 +100,9 @@ def _of_weights(diagnostics: Mapping[str, Any]) -> Iterator[Finding]:
     if _WIDTH_AMBER < far <= _WIDTH_RED:
         yield _AMBER, f"standard deviations are off by a factor of up to {far:.2f}"
     if khat <= _K_HAT_FINE and far <= _WIDTH_AMBER:
-        yield _GREEN, f"k-hat {khat:.2f}: importance weights find nothing wrong"
+        even = khat == -math.inf
+        start = "all importance weights agree" if even else f"k-hat {khat:.2f}: importance weights"
+        yield _GREEN, f"{start}{': they' if even else ''} find nothing wrong"
 
 
 def _of_chains(diagnostics: Mapping[str, Any]) -> Iterator[Finding]:
@@ -122,6 +128,19 @@ def _of_chains(diagnostics: Mapping[str, Any]) -> Iterator[Finding]:
     e_bfmi = diagnostics.get("e_bfmi")
     if e_bfmi is not None and not e_bfmi >= _E_BFMI_LIMIT:
         yield _RED, f"E-BFMI {e_bfmi:.2f}: the energies were not explored"
+
+
+def _of_held_out(coverage: Mapping[str, tuple[float, int]]) -> Iterator[Finding]:
+    """Shares of held-out targets in 90 % intervals, and their numbers, by hold-out.
+
+    Good ones are no reason for green: they say nothing of places unlike those that were held out,
+    and nothing of the unknowns themselves.
+    """
+    for label, (share, count) in coverage.items():
+        if share < _COVERAGE_RED and count >= _MANY:
+            yield _RED, f"too narrow: 90 % intervals hold {share:.0%} of what was held out: {label}"
+    found = ", ".join(f"{share:.1%} ({label})" for label, (share, _) in coverage.items())
+    yield _AMBER, f"only predictions were checked: 90 % intervals hold {found} of what was held out"
 
 
 def _of_checks(diagnostics: Mapping[str, Any]) -> Iterator[Finding]:

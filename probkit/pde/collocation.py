@@ -81,6 +81,11 @@ class Collocation:
         """Variance of the weighed rows; None for exact data."""
         return None if self.exact else 1.0
 
+    @property
+    def all_zero(self) -> bool:
+        """Whether source, conditions and data are zero throughout."""
+        return not bool(self.source.any()) and not bool(self._beside_target.any())
+
     def initialize(self, scale: Tensor) -> Callable[[torch.Generator], State]:
         """The first state of the loop, from first prior variances."""
         start: State = {
@@ -163,6 +168,11 @@ class Collocation:
             torch.cat([weight * rows, self._beside]),
             torch.cat([weight * target, self._beside_target]),
         )
+
+    @property
+    def value_rows(self) -> Float[Tensor, "n m"]:
+        """Rows of u at the collocation points."""
+        return self._value
 
     def values(self, weights: Tensor) -> Float[Tensor, " n"]:
         """u at the collocation points."""

@@ -21,6 +21,7 @@ from probkit.pde.posterior import HarmonicPosterior
 from probkit.pde.problem import Box, Points, Problem
 from probkit.pde.settings import SolverSettings
 from probkit.pde.spectrum import Band, band_limit, density_scales, prior_scales, scattered_band
+from probkit.pde.uniqueness import check_line
 from probkit.pde.validation import on_points
 from probkit.random import Seed
 
@@ -52,6 +53,8 @@ def solve_dense(
     weight = 1 / _operator_size(problem, bands, points)
     sweeps = 0 if settings.prior is not None else settings.num_sweeps
     system = Collocation(problem, sides, weight, sweeps, settings.max_newton)
+    if system.all_zero:
+        system = replace(system, num_sweeps=(sweeps := 0))  # nothing to learn a prior from
     scale = first_scales(settings, problem, sides, points, source)
     if broad:
         rows, wanted = system.linearize(torch.zeros_like(scale))
@@ -66,6 +69,8 @@ def solve_dense(
         # the mean is the accepted iterate, the spread that of the equation linearised there
         mean = outcome.state["weights"] / weights.root.clamp(min=1e-300)
         weights = replace(weights, mean=mean)
+    rank = weights.rank
+    weights = _with_misfit(system, weights)
     weights, free = _without_free_constant(system, weights)
     posterior = HarmonicPosterior(sides, weights, points)
     result = FitResult(
@@ -84,7 +89,7 @@ def solve_dense(
         size=float(source.square().mean().sqrt()) or 1 / system.weight,
         operator_size=1 / system.weight,
         num_features=len(unknown),
-        rank=weights.rank,
+        rank=rank,
         bands=bands,
         log_evidence=weights.log_evidence,
         skipped=sweeps,
@@ -97,6 +102,7 @@ def solve_dense(
     result.diagnostics["free_constant"] = free
     if system.exact and problem.pde.nonlinear is None and settings.band_limit is None:
         _check_solvable(result, unknown, system, checked)
+    check_line(system, unknown)
     return result
 
 
@@ -231,6 +237,18 @@ def _operator_size(problem: Problem, bands: list[Band], points: Tensor) -> float
             size *= (2 * math.pi * max(band.top, 1 / length)) ** order
         total += size
     return total or 1.0
+
+
+def _with_misfit(system: Collocation, found: WhitenedPosterior) -> WhitenedPosterior:
+    """Exact data that the features cannot meet to rounding: the misfit counts as noise.
+
+    Without it the spread would be that of rounding, however far the mean is from the solution.
+    """
+    if not system.exact:
+        return found
+    equation = system.weight * system.residual(found.weights)
+    misfit = torch.cat([equation, system.condition_residual(found.weights)])
+    return replace(found, noise=max(found.noise, float(misfit.square().mean())))
 
 
 def _with_amplitude(found: WhitenedPosterior, exact: bool) -> WhitenedPosterior:

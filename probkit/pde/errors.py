@@ -10,10 +10,11 @@ __all__ = ["UnsolvableError"]
 
 
 class UnsolvableError(NumericalError):
-    """An equation has no answer: a resonance, or a Newton step that does not help.
+    """An equation has no answer or many: a resonance, or a Newton step that does not help.
 
     Attributes:
-        iterate: the last iterate, the solver's unknowns (weights or values, by its route).
+        iterate: the last iterate, the solver's unknowns (weights or values, by its route);
+            empty where the problem was refused before anything was solved.
 
     Example:
         >>> import torch

@@ -16,6 +16,7 @@ from probkit.linalg.kronecker_sum import mode_product
 from probkit.pde.grid_basis import GridBasis
 from probkit.pde.grid_spread import Spread, spread_from
 from probkit.pde.harmonics import Harmonics
+from probkit.pde.posterior import normal_quantiles
 from probkit.pde.spectrum import Band
 
 __all__ = ["GridPosterior"]
@@ -103,8 +104,7 @@ class GridPosterior:
     def quantile(self, q: float | Sequence[float]) -> dict[str, Tensor]:
         """Quantiles of u at the reported points; a sequence adds a leading dimension."""
         found = self.predict(self.points)
-        score = torch.special.ndtri(torch.as_tensor(q, dtype=torch.float64))
-        return {"u": found["mean"] + score[..., None] * found["sd"]}
+        return {"u": normal_quantiles(found["mean"], found["sd"], q)}
 
     def sample(self, num_samples: int, generator: torch.Generator) -> dict[str, Tensor]:
         """Draws of u at the reported points."""

@@ -117,7 +117,7 @@ class InverseSolver:
             FitWarning: a posterior reaches the end of its prior's support.
         """
         generator = as_generator(seed)
-        model = self.model(problem)
+        model = self.model(problem, seed=seed if isinstance(seed, int) else generator)
         _center(model, self._scan(model, generator))
         rough = Laplace(num_posterior_samples=200, num_diagnostic_samples=0)
         found = rough.fit(model, seed=generator)
@@ -136,8 +136,12 @@ class InverseSolver:
 
     solve = fit
 
-    def model(self, problem: Problem) -> CoefficientModel:
+    def model(self, problem: Problem, *, seed: Seed = 0) -> CoefficientModel:
         """The Pyro model of a problem: for engines and guides of your own.
+
+        Args:
+            problem: with unknowns among its coefficients and noises.
+            seed: of the draws of the unknowns by which the band of a line is chosen.
 
         Raises:
             ConfigurationError, DataError, ShapeError, DtypeError: at the door.
@@ -145,7 +149,7 @@ class InverseSolver:
         unknowns = _checked(problem)
         known = with_known(problem)
         check_problem(known)
-        sides, scale = self._features(problem, known)
+        sides, scale = self._features(problem, known, seed)
         nonlinear = None
         if problem.pde.nonlinear is not None:
             x = problem.domain.points()
@@ -159,7 +163,9 @@ class InverseSolver:
             options["amplitude"] = _typical(rows.data_target, rows.source)
         return CoefficientModel(unknowns, rows, sides, **options)
 
-    def _features(self, problem: Problem, known: Problem) -> tuple[list[Harmonics], Tensor]:
+    def _features(
+        self, problem: Problem, known: Problem, seed: Seed
+    ) -> tuple[list[Harmonics], Tensor]:
         limit = self.band_limit
         settings = SolverSettings(
             extension=self.extension,
@@ -173,7 +179,7 @@ class InverseSolver:
         bands, sides = side_features(settings, known, points, source)
         if limit is None and problem.pde.dim == 1:
             (side,), (band,) = sides, bands
-            own = 1.35 * _natural_frequency(problem) + 4 / side.length
+            own = 1.35 * _natural_frequency(problem, seed) + 4 / side.length
             num = math.ceil(min(max(own, band.limit), 0.98 * band.nyquist) * side.period)
             most = (self.max_features - 1) // 2
             sides = [replace(side, num=max(min(num, most), 2))]
@@ -287,14 +293,14 @@ def _typical(data: Tensor, source: Tensor) -> float:
     return float(values.square().mean().sqrt()) or 1.0
 
 
-def _natural_frequency(problem: Problem) -> float:
+def _natural_frequency(problem: Problem, seed: Seed) -> float:
     """Highest frequency of free solutions on a line, over draws of the unknowns."""
     pde, x = problem.pde, problem.domain.points()
     order = max((t.orders[0] for t in pde.terms), default=0)
     if order == 0:
         return 0.0
     found = 0.0
-    with pyro_seed(0):
+    with pyro_seed(int(torch.randint(2**62, (), generator=as_generator(seed)))):
         for _ in range(_BAND_DRAWS):
             symbol = np.zeros(order + 1)
             for term in pde.terms:

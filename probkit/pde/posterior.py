@@ -16,7 +16,22 @@ from probkit.linalg.kronecker_sum import mode_product
 from probkit.linalg.whitened import WhitenedPosterior
 from probkit.pde.harmonics import Harmonics, product_rows
 
-__all__ = ["HarmonicPosterior"]
+__all__ = ["HarmonicPosterior", "normal_quantiles"]
+
+
+def normal_quantiles(
+    mean: Float[Tensor, "*n"], sd: Float[Tensor, "*n"], q: float | Sequence[float]
+) -> Float[Tensor, "*qn"]:
+    """Quantiles of normal marginals, where mean and sd are; a sequence adds a leading dimension.
+
+    Example:
+        >>> mean, sd = torch.zeros(2, dtype=torch.float64), torch.ones(2, dtype=torch.float64)
+        >>> normal_quantiles(mean, sd, [0.1, 0.5, 0.9]).shape
+        torch.Size([3, 2])
+    """
+    levels = torch.as_tensor(q, dtype=mean.dtype, device=mean.device)
+    score = torch.special.ndtri(levels)
+    return mean + score.reshape(*score.shape, *[1] * mean.dim()) * sd
 
 
 @register("probkit.pde.HarmonicPosterior")
@@ -90,8 +105,7 @@ class HarmonicPosterior:
     def quantile(self, q: float | Sequence[float]) -> dict[str, Tensor]:
         """Quantiles of u at the collocation points; a sequence adds a leading dimension."""
         found = self.predict(self.points)
-        score = torch.special.ndtri(torch.as_tensor(q, dtype=torch.float64))
-        return {"u": found["mean"] + score[..., None] * found["sd"]}
+        return {"u": normal_quantiles(found["mean"], found["sd"], q)}
 
     def sample(self, num_samples: int, generator: torch.Generator) -> dict[str, Tensor]:
         """Draws of u at the collocation points."""

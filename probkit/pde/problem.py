@@ -17,6 +17,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
+from numbers import Integral
 from typing import Any
 
 import torch
@@ -24,6 +25,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from probkit.errors import ConfigurationError, message
+from probkit.pde.box_sizes import box_sizes
 
 __all__ = ["PDE", "Box", "Condition", "Mask", "Points", "Problem", "Term", "Unknown"]
 
@@ -64,7 +66,7 @@ class Term:
     orders: tuple[int, ...]
 
     def __post_init__(self) -> None:
-        orders = tuple(self.orders)
+        orders = tuple(int(o) if isinstance(o, Integral) else o for o in self.orders)
         object.__setattr__(self, "orders", orders)
         if not orders or any(not isinstance(o, int) or o < 0 for o in orders):
             raise ConfigurationError(
@@ -157,6 +159,10 @@ class Box:
         bounds: (low, high) of every side.
         num: points along every side; one number for all.
 
+    Raises:
+        ConfigurationError: ends that are not finite and increasing, fewer than 4 points on a side,
+            or numbers of points that are not one a side.
+
     Example:
         >>> Box([(0.0, 3.0)], 4).points().flatten().tolist()
         [0.0, 1.0, 2.0, 3.0]
@@ -166,14 +172,9 @@ class Box:
     num: int | Sequence[int]
 
     def __post_init__(self) -> None:
-        if any(high <= low for low, high in self.bounds) or min(self.sizes) < 4:
-            raise ConfigurationError(
-                message(
-                    "A box needs low < high and at least 4 points on every side",
-                    where="Box",
-                    got=f"bounds {list(self.bounds)}, num {self.num}",
-                )
-            )
+        bounds, num = box_sizes(self.bounds, self.num)
+        object.__setattr__(self, "bounds", bounds)
+        object.__setattr__(self, "num", num)
 
     @property
     def dim(self) -> int:
@@ -356,7 +357,8 @@ class Problem:
         pde: the equation.
         domain: box or points.
         conditions: on faces or boundary points.
-        source: f, a number, (n,) or grid-shaped tensor, or function of the points.
+        source: f, a number, (n,) or grid-shaped tensor, or function of the points: (n,) in one
+            dimension, else (n, d).
         noise: standard deviation of the source values; 0 for exact ones.
         data: further observations of u: (points, values, noise standard deviation).
 

@@ -13,6 +13,7 @@ from torch import Tensor
 from probkit.pde.figures import plot_solution
 from probkit.pde.view import SolutionView
 from probkit.random import Seed, as_generator
+from probkit.validation import as_real, check_finite
 
 __all__ = ["PDESolution"]
 
@@ -77,7 +78,8 @@ class PDESolution(SolutionView):
     ) -> Float[Tensor, "*n"]:
         """Posterior mean of u, or of a derivative, on the grid of given coordinates."""
         posterior: Any = self.result.posterior
-        points = [torch.as_tensor(a, dtype=torch.float64) for a in axes]
+        points = [check_finite(as_real(a, "axes").to(torch.float64), "axes") for a in axes]
+        self._tell_outside(points)
         found: Tensor = posterior.on_grid(points, derivative=derivative)
         return found
 

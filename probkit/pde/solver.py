@@ -15,6 +15,7 @@ from probkit.pde.rows_route import solve_rows
 from probkit.pde.separable_route import solve_separable
 from probkit.pde.settings import SolverSettings
 from probkit.pde.solution import PDESolution
+from probkit.pde.uniqueness import check_resonance
 from probkit.pde.validation import check_problem
 from probkit.random import Seed
 
@@ -80,12 +81,15 @@ class GPSolver(SolverSettings):
 
         Raises:
             ConfigurationError, DataError, ShapeError, DtypeError: at the door.
-            NumericalError: the problem does not determine its solution.
+            UnsolvableError: the equation and its conditions cannot be met, or, on a line or for
+                constant coefficients on a box (Robin conditions excepted), leave a function free.
+            NumericalError: a solve that broke down.
 
         Warns:
             FitWarning: the grid is too coarse, or conditions contradict one another.
         """
         check_problem(problem)
+        check_resonance(problem)
         method, reason = self._choose(problem)
         result: FitResult = _ROUTES[method](self, problem, reason, seed, progress)
         result.diagnostics["method"] = method

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib.util
+import traceback
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -131,7 +132,7 @@ def load_problem(name: str, num: int | None = None) -> tuple[Problem, Any]:
     """A case by name, or ``file.py:variable``; the problem and its exact solution, if known.
 
     Raises:
-        DataError: no such case, file or variable, or it holds something else.
+        DataError: no such case, file or variable, it holds something else, or cannot be run.
     """
     if name in CASES:
         return CASES[name].problem(num), CASES[name].solution
@@ -149,7 +150,17 @@ def load_problem(name: str, num: int | None = None) -> tuple[Problem, Any]:
     assert spec is not None
     assert spec.loader is not None
     module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
+    try:
+        spec.loader.exec_module(module)
+    except Exception as error:  # of the user's file: any
+        raise DataError(
+            message(
+                f"The file cannot be run: {type(error).__name__}: {error}",
+                where=f"PROBLEM, line {_line_of(error, path)}",
+                got=path,
+                expected="a Python file that defines a probkit.pde.Problem",
+            )
+        ) from error
     found = getattr(module, variable or "problem", None)
     if not isinstance(found, Problem):
         raise DataError(
@@ -161,3 +172,11 @@ def load_problem(name: str, num: int | None = None) -> tuple[Problem, Any]:
             )
         )
     return found, getattr(module, "exact", None)
+
+
+def _line_of(error: Exception, path: str) -> int | None:
+    """The line of the file at which an error arose."""
+    if isinstance(error, SyntaxError):
+        return error.lineno
+    lines = [f.lineno for f in traceback.extract_tb(error.__traceback__) if f.filename == path]
+    return lines[-1] if lines else None

@@ -11,7 +11,9 @@ from torch import Tensor
 
 from probkit.errors import (
     ConfigurationError,
+    DataError,
     PrecisionWarning,
+    ProbkitError,
     ShapeError,
     message,
 )
@@ -32,10 +34,24 @@ def on_points(
     Raises:
         ShapeError: an array of another shape, or a function that returns one.
         DtypeError: values that are not real numbers.
-        DataError: NaN or infinite values.
+        DataError: NaN or infinite values, or a function that fails.
     """
     if callable(value):
-        value = value(x[:, 0] if x.shape[1] == 1 else x)
+        points = x[:, 0] if x.shape[1] == 1 else x
+        try:
+            value = value(points)
+        except ProbkitError:
+            raise
+        except Exception as error:  # of the user's function: any
+            raise DataError(
+                message(
+                    f"The function raised {type(error).__name__}: {error}",
+                    where=where,
+                    got=f"a call with points of shape {tuple(points.shape)}",
+                    expected="values at these points",
+                    remedy="functions get (n,) points in one dimension, (n, d) in more",
+                )
+            ) from error
     found = _to_float64(value, where)
     count = x.shape[0]
     if found.dim() == 0:

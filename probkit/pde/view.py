@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import warnings
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, Self
 
@@ -9,10 +11,13 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from probkit.errors import ShapeError, message
+from probkit.errors import ExtrapolationWarning, ShapeError, message
 from probkit.infer import FitResult
+from probkit.validation import as_real, check_finite
 
 __all__ = ["SolutionView"]
+
+_BESIDE = 1e-6  # of a side: float32 points of the ends lie inside
 
 
 class SolutionView:
@@ -51,9 +56,16 @@ class SolutionView:
         return list(posterior.sides)
 
     def _points(self, x: Any) -> Float[Tensor, "n d"]:
-        """Points as a float64 matrix; a vector is taken as points of one dimension."""
+        """Points as a float64 matrix; a vector is taken as points of one dimension.
+
+        Raises:
+            ShapeError, DtypeError, DataError: not real, finite points of this many dimensions.
+
+        Warns:
+            ExtrapolationWarning: points outside the box.
+        """
         dim = len(self._sides)
-        points = torch.as_tensor(x, dtype=torch.float64)
+        points = as_real(x, "x").to(torch.float64)
         points = points[:, None] if points.dim() == 1 and dim == 1 else points
         if points.dim() != 2 or points.shape[1] != dim:
             raise ShapeError(
@@ -64,4 +76,21 @@ class SolutionView:
                     expected=f"(n, {dim})",
                 )
             )
+        check_finite(points, "x")
+        self._tell_outside(list(points.unbind(1)))
         return points
+
+    def _tell_outside(self, columns: Sequence[Float[Tensor, " n"]]) -> None:
+        """Warn of coordinates outside their sides; a periodic side has no outside."""
+        for axis, (side, x) in enumerate(zip(self._sides, columns, strict=True)):
+            place = (x - side.origin) / side.length
+            outside = int(((place < -_BESIDE) | (place > 1 + _BESIDE)).sum())
+            if outside and side.period > side.length:
+                warnings.warn(
+                    f"x: {outside} of {len(x)} coordinates of axis {axis} lie outside the box, "
+                    f"[{side.origin:g}, {side.origin + side.length:g}]: neither mean nor sd is to "
+                    "be relied on there.",
+                    ExtrapolationWarning,
+                    stacklevel=4,
+                )
+                return

@@ -84,7 +84,9 @@ def as_amount(value: Amount, name: str) -> Fraction:
         exact = Fraction(repr(float(value))) if isinstance(value, float) else Fraction(value)
     except ValueError as error:
         raise ConfigurationError(
-            message("A budget must be a number", where=name, got=repr(value))
+            message(
+                "A budget must be a number", where=name, got=repr(value), expected="1, 0.5 or 1/2"
+            )
         ) from error
     if exact <= 0:
         raise ConfigurationError(

@@ -99,6 +99,8 @@ class ReleaseJob:
         notes = {**release.notes, "columns": names, "scale": scale, "similarity": self.similarity}
         replace(release, notes=notes).save(self.out)
         yield release.describe()
+        # whether there are such values would be told of the records: it is said of all
+        yield f"values outside the bounds {self.bounds} counted as the nearest bound"
         yield f"expected error of a typical sum by noise: {release.predicted_sd:.4g}"
         yield f"wrote {self.out}"
         if self.ledger is None:
@@ -159,23 +161,29 @@ def describe_release(release: Release) -> dict[str, Any]:
 
 
 def query_file(release_file: Path, points: Path, out: Path | None) -> Path:
-    """Answer at the points of a file; writes value, sd and the ends of a 95 % interval.
+    """Answer at the points of a file; writes them, value, sd and the ends of a 95 % interval.
 
     Raises:
+        ConfigurationError: there is a file where the answers would go.
         ReleaseFileError: the release cannot be read.
         DataError: the points lack a column.
     """
+    path = out or points.with_name(points.stem + "_similarity.csv")
+    if path.exists():
+        raise ConfigurationError(
+            message("The file exists already", where="--out", got=str(path), expected="a new file")
+        )
     release = Release.load(release_file)
     names = release.notes.get("columns")
-    _, wanted = _numeric(points, names)
+    names, wanted = _numeric(points, names)
+    columns = dict(zip(names, wanted.mT, strict=True))
     scale = release.notes.get("scale")
     if scale:
         low, high = (torch.tensor(scale[k], dtype=torch.float64) for k in ("low", "high"))
         wanted = (wanted - low) / (high - low)
     answer = release.query(wanted)
     lower, upper = answer.interval(0.95)
-    columns = {"value": answer.value, "sd": answer.sd, "lower": lower, "upper": upper}
-    path = out or points.with_name(points.stem + "_similarity.csv")
+    columns |= {"value": answer.value, "sd": answer.sd, "lower_95": lower, "upper_95": upper}
     return write_table(path, {name: column.numpy() for name, column in columns.items()})
 
 

@@ -114,7 +114,12 @@ def check_box(bounds: Any, dim: int) -> tuple[list[float], list[float]]:
         )
     if not np.isfinite(table).all() or (table[:, 0] >= table[:, 1]).any():
         raise ConfigurationError(
-            message("Bounds must be finite, low < high", where="bounds", got=bounds)
+            message(
+                "Bounds must be finite, low < high",
+                where="bounds",
+                got=bounds,
+                expected="(low, high), or one such pair a coordinate",
+            )
         )
     return table[:, 0].tolist(), table[:, 1].tolist()
 

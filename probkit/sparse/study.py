@@ -9,6 +9,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, NamedTuple
+from zipfile import is_zipfile
 
 import numpy as np
 import torch
@@ -57,6 +58,12 @@ def read_problem(path: str | Path) -> ProblemFile:
         DataError: no such file, not an npz file, or arrays that are missing.
     """
     path = Path(path)
+    if path.is_file() and not is_zipfile(path):
+        raise DataError(
+            message(
+                "Not an npz file", where="DATA", got=str(path), expected="what numpy.savez writes"
+            )
+        )
     try:
         with np.load(path, allow_pickle=False) as stored:
             arrays = {name: stored[name] for name in stored.files}

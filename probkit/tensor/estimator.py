@@ -6,9 +6,8 @@ import warnings
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-import torch
 from torch import Tensor
 
 from probkit.errors import ConfigurationError, FitWarning, message
@@ -16,19 +15,30 @@ from probkit.infer import CAVI, CVI, DrawsPosterior, FitResult, Gibbs
 from probkit.infer.callbacks import Callback
 from probkit.infer.provenance import data_digest
 from probkit.kernels import MarkovKernel
+from probkit.random import Seed, as_generator, fixed_seed
 from probkit.tensor.entries import Entries, Scaling
 from probkit.tensor.gibbs import TuckerDraws, TuckerGibbs
 from probkit.tensor.kernels import NamedKernels, resolve_kernels
-from probkit.tensor.likelihoods import LIKELIHOOD_NAMES, make_likelihood
+from probkit.tensor.likelihoods import make_likelihood
 from probkit.tensor.posterior import TuckerPosterior
 from probkit.tensor.program import Program, ProgramSettings
-from probkit.tensor.validation import check_ranks, check_targets, to_inputs, to_target
+from probkit.tensor.settings import check_names, check_settings, saved_settings
+from probkit.tensor.validation import (
+    check_ranks,
+    check_targets,
+    target_scale,
+    to_inputs,
+    to_target,
+)
 from probkit.tensor.variational import TuckerVariational
-from probkit.validation import require_choice
+from probkit.validation import check_whole
+
+if TYPE_CHECKING:
+    import xarray as xr
 
 __all__ = ["FunctionalTucker"]
 
-_MIN_HOLDOUT_ENTRIES = 200
+_MIN_HOLDOUT_ENTRIES, _MANY = 200, 10_000_000
 
 
 class FunctionalTucker:
@@ -54,14 +64,17 @@ class FunctionalTucker:
         engine: ``CAVI``, ``CVI`` or ``Gibbs`` settings; None for the likelihood's default. Gibbs
             samples with the hyper-parameters of a variational fit, from which it starts.
         missing: "drop" or "raise": what to do with NaN targets.
-        seed: of starts and hold-out.
-        input_names: names of the modes; taken from a data frame's columns if None.
+        seed: of starts and hold-out; of a generator or None an integer is drawn and kept.
+        input_names: names of the modes; taken from a data frame's columns if None. A model fitted
+            on a data frame with None takes the columns of later data frames by name; with names of
+            your own, as with tensors and arrays, columns go by position.
 
     Attributes:
         result_: the :class:`probkit.infer.FitResult`.
-        num_missing_: NaN targets that were dropped.
+        num_missing_: NaN targets that were dropped, by the fit and by updates.
 
     Example:
+        >>> import torch
         >>> g = torch.Generator().manual_seed(0)
         >>> x = torch.rand(150, 2, generator=g, dtype=torch.float64)
         >>> y = torch.sin(4 * x[:, 0]) * x[:, 1]
@@ -83,13 +96,13 @@ class FunctionalTucker:
         calibrate: bool = True,
         engine: CAVI | Gibbs | None = None,
         missing: str = "drop",
-        seed: int = 0,
+        seed: Seed = 0,
         input_names: Sequence[str] | None = None,
     ) -> None:
         self.rank, self.structure, self.kernels = rank, structure, kernels
         self.likelihood, self.max_rank, self.num_starts = likelihood, max_rank, num_starts
         self.calibrate, self.engine, self.missing = calibrate, engine, missing
-        self.seed, self.input_names = seed, input_names
+        self.seed, self.input_names = fixed_seed(seed), input_names
 
     def fit(
         self,
@@ -165,23 +178,27 @@ class FunctionalTucker:
         Hyper-parameters and ranks stay; see :mod:`probkit.tensor.streaming`.
 
         Args:
-            x: (N, K) coordinates in the units of the fit.
+            x: (N, K) coordinates in the units of the fit; columns of a data frame by name.
             y: (N,) targets, NaN where missing.
 
         Raises:
             ConfigurationError: the model is not fitted, or was fitted by Gibbs sampling.
-            DataError, ShapeError, DtypeError: as in :meth:`fit`.
+            DataError, ShapeError, DtypeError: as in :meth:`fit`, or a data frame without a column
+                of the fit.
         """
         posterior = self._posterior()
-        points, _ = to_inputs(x, num_modes=len(self.input_names_))
+        points = self._points(x)
         target, observed = to_target(y, points.shape[0], self.missing)
         check_targets(target[observed], posterior.spec()["likelihood"], min_distinct=0)
+        known = int(self.result_.diagnostics.get("num_missing", 0))
+        missing = known + int((~observed).sum())
         self.result_ = replace(
             self.result_,
             posterior=posterior.append(points[observed], target[observed]),
             resume_with=None,
+            diagnostics=self.result_.diagnostics | {"num_missing": missing},
         )
-        self.num_missing_ += int((~observed).sum())
+        self.num_missing_ = missing
         return self
 
     def predict(
@@ -191,12 +208,12 @@ class FunctionalTucker:
         return_sd: bool = False,
         quantiles: Sequence[float] | None = None,
         num_samples: int | None = None,
-        seed: int = 0,
+        seed: Seed = 0,
     ) -> Any:
         """Predict new observations at any coordinates.
 
         Args:
-            x: (Q, K) coordinates.
+            x: (Q, K) coordinates; columns of a data frame by name.
             return_sd: return ``(mean, sd)``.
             quantiles: levels; returns a dictionary with ``mean``, ``sd`` and ``quantiles`` (L, Q).
             num_samples: adds ``samples`` (S, Q), joint draws of the noiseless surface, to the
@@ -205,13 +222,22 @@ class FunctionalTucker:
 
         Returns:
             Tensors if ``x`` is a tensor, arrays otherwise.
+
+        Raises:
+            ConfigurationError: the model is not fitted, a level outside (0, 1), or no positive
+                number of samples.
+            DataError, ShapeError, DtypeError: coordinates as in :meth:`fit`, or a data frame
+                without a column of the fit.
         """
         posterior = self._posterior()
-        points, _ = to_inputs(x, num_modes=len(self.input_names_))
-        result: dict[str, Any] = dict(posterior.predict(points, quantiles=tuple(quantiles or ())))
         if num_samples is not None:
-            generator = torch.Generator().manual_seed(seed)
-            result["samples"] = posterior.sample_f(points, num_samples, generator)
+            num_samples = check_whole("num_samples", num_samples, 1, _MANY)
+        points = self._points(x)
+        result: dict[str, Any] = dict(
+            posterior.predict(points, quantiles=() if quantiles is None else quantiles)
+        )
+        if num_samples is not None:
+            result["samples"] = posterior.sample_f(points, num_samples, as_generator(seed))
         if not isinstance(x, Tensor):
             result = {n: v.cpu().numpy() for n, v in result.items()}
         if quantiles is not None or num_samples is not None:
@@ -219,10 +245,15 @@ class FunctionalTucker:
         return (result["mean"], result["sd"]) if return_sd else result["mean"]
 
     def score(self, x: Any, y: Any) -> float:
-        """Mean log predictive density of the observed targets (higher is better)."""
-        points, _ = to_inputs(x, num_modes=len(self.input_names_))
+        """Mean log predictive density of the observed targets (higher is better).
+
+        Raises:
+            ConfigurationError: the model is not fitted.
+            DataError, ShapeError, DtypeError: as in :meth:`predict`.
+        """
+        posterior, points = self._posterior(), self._points(x)
         target, observed = to_target(y, points.shape[0], "drop")
-        return float(self._posterior().log_likelihood(points[observed], target[observed]).mean())
+        return float(posterior.log_likelihood(points[observed], target[observed]).mean())
 
     def factors(self) -> list[tuple[Tensor, Tensor, Tensor]]:
         """For each mode: grid in user units (D,), means and sds of its factors (D, R)."""
@@ -231,6 +262,11 @@ class FunctionalTucker:
         modes = range(len(self.input_names_))
         return [(posterior.grid(k), mean[f"factor_{k}"], sd[f"factor_{k}"]) for k in modes]
 
+    def to_datatree(self, **options: Any) -> xr.DataTree:
+        """The result for ArviZ (``FitResult.to_datatree``)."""
+        self._posterior()
+        return self.result_.to_datatree(**options)
+
     def save(self, directory: str | Path) -> Path:
         """Write the result; see :meth:`probkit.infer.FitResult.save`."""
         self._posterior()
@@ -238,31 +274,42 @@ class FunctionalTucker:
 
     @classmethod
     def load(cls, directory: str | Path) -> FunctionalTucker:
-        """A fitted model from a saved result, without the data."""
-        result = FitResult.load(directory)
+        """A fitted model from a saved result, without the data.
+
+        Raises:
+            CheckpointError: no such result, or that of another model.
+        """
+        result = FitResult.load(directory, expect=TuckerPosterior)
         spec = result.posterior.spec()
         model = cls(**spec["estimator"])
         model.result_ = result
-        model.input_names_ = list(spec["input_names"])
+        model.input_names_, model._columns = list(spec["input_names"]), spec.get("columns")
         model.num_missing_ = int(result.diagnostics.get("num_missing", 0))
         return model
+
+    def _points(self, x: Any) -> Tensor:
+        """Coordinates of a fitted model."""
+        return to_inputs(x, num_modes=len(self.input_names_), columns=self._columns)[0]
 
     # -- preparation ---------------------------------------------------------------------------
 
     def _prepare(self, x: Any, y: Any) -> tuple[Program, str]:
-        self._check_settings()
+        check_settings(self)
         inputs, names = to_inputs(x)
+        check_names(self.input_names, len(names))
         target, observed = to_target(y, inputs.shape[0], self.missing)
         self.num_missing_ = int((~observed).sum())
         inputs, target = inputs[observed], target[observed]
         name = "student_t" if self.likelihood == "auto" else self.likelihood
         check_targets(target, name)
-        self.input_names_ = list(self.input_names or names)
+        by_name = self.input_names is None and hasattr(x, "columns")
+        self._columns = names if by_name else None
+        self.input_names_ = list(names if self.input_names is None else self.input_names)
         kernels = resolve_kernels(self.kernels, inputs.shape[1])
         likelihood = make_likelihood(name)
         offset, scale = 0.0, 1.0
         if likelihood.continuous:
-            offset, scale = float(target.mean()), float(target.std(unbiased=False)) or 1.0
+            offset, scale = target_scale(target)
         scalings = [Scaling.of(column) for column in inputs.T]
         columns = [s.apply(column) for s, column in zip(scalings, inputs.T, strict=True)]
         entries = Entries.from_columns(columns, (target - offset) / scale)
@@ -276,12 +323,13 @@ class FunctionalTucker:
             damping=engine.damping if not likelihood.continuous else 1.0,
         )
         spec = {
-            "estimator": self._arguments(),
+            "estimator": saved_settings(self),
             "structure": self.structure,
             "likelihood": name,
             "likelihood_options": {},
             "kernels": [k if isinstance(k, str) else type(k).__name__ for k in kernels],
             "input_names": self.input_names_,
+            "columns": self._columns,
             "scalings": [[s.offset, s.scale] for s in scalings],
             "target_offset": offset,
             "target_scale": scale,
@@ -310,30 +358,6 @@ class FunctionalTucker:
             holdout=0.125 if enough and wanted else 0.0,
         )
 
-    def _check_settings(self) -> None:
-        choices = {
-            "structure": ("tucker", "cp"),
-            "likelihood": ("auto", *LIKELIHOOD_NAMES),
-            "missing": ("drop", "raise"),
-        }
-        for name, allowed in choices.items():
-            require_choice(self, name, allowed)
-        if isinstance(self.rank, str) and self.rank != "auto":
-            raise ConfigurationError(
-                message(
-                    "Unknown rank",
-                    where="rank",
-                    got=repr(self.rank),
-                    expected='"auto", an integer, or one integer a mode',
-                )
-            )
-        for name in ("max_rank", "num_starts"):
-            value = getattr(self, name)
-            if value is not None and (not isinstance(value, int) or value < 1):
-                raise ConfigurationError(
-                    message("A count must be positive", where=name, got=value, expected=">= 1")
-                )
-
     def _check_grids(self, entries: Entries) -> None:
         for name, grid in zip(self.input_names_, entries.grids, strict=True):
             if grid.shape[0] == 1:
@@ -349,16 +373,6 @@ class FunctionalTucker:
         if problem.likelihood.continuous:
             return CAVI(), "the likelihood is conditionally conjugate"
         return CVI(), "the likelihood is not conjugate"
-
-    def _arguments(self) -> dict[str, Any]:
-        names = ("rank", "structure", "likelihood", "max_rank", "num_starts", "calibrate")
-        found = {n: getattr(self, n) for n in (*names, "missing", "seed")}
-        if not isinstance(self.rank, str | int):
-            found["rank"] = [int(r) for r in self.rank]
-        kernels = self.kernels
-        if kernels is None or isinstance(kernels, str):
-            found["kernels"] = kernels
-        return {**found, "input_names": self.input_names_}
 
     def _posterior(self) -> TuckerPosterior:
         result = getattr(self, "result_", None)

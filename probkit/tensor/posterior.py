@@ -35,6 +35,7 @@ from probkit.tensor.predictive import (
 from probkit.tensor.streaming import append_entries
 from probkit.tensor.structure import packed_rows
 from probkit.tensor.variational import TuckerVariational
+from probkit.validation import check_levels
 
 __all__ = ["TuckerPosterior", "predictive_law", "real_predictive"]
 
@@ -202,12 +203,17 @@ class TuckerPosterior:
     def predict(
         self, x: Float[Tensor, "Q K"], *, quantiles: Sequence[float] = ()
     ) -> dict[str, Tensor]:
-        """``mean`` and ``sd`` of new observations and, if asked for, ``quantiles`` (L, Q)."""
+        """``mean`` and ``sd`` of new observations and, if asked for, ``quantiles`` (L, Q).
+
+        Raises:
+            ConfigurationError: a level outside (0, 1).
+        """
+        probabilities = check_levels("quantiles", quantiles)
         law = self.predictive(x)
         offset, scale = self.target_scaling
         result = {"mean": offset + scale * law.mean(), "sd": scale * law.sd()}
-        if quantiles:
-            levels = [offset + scale * law.quantile(level) for level in quantiles]
+        if probabilities:
+            levels = [offset + scale * law.quantile(level) for level in probabilities]
             result["quantiles"] = torch.stack(levels)
         return result
 

@@ -5,20 +5,20 @@ This is what ``probkit tensor fit`` runs; everything in it is public API.
 
 from __future__ import annotations
 
+import json
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import torch
 from torch import Tensor
 
 from probkit.datasets import DATASETS, WHOLE, holdout, load_dataset
 from probkit.errors import ConfigurationError, DataError, message
 from probkit.infer import CAVI, CVI
+from probkit.infer.verdict import judge
 from probkit.io import Table, read_table, write_table
-from probkit.plot import plot_calibration, plot_factors, plot_history, plot_maps
 from probkit.report import baseline_scores, regression_scores
 from probkit.study import (
     CHECKPOINT,
@@ -31,11 +31,11 @@ from probkit.study import (
     to_device,
 )
 from probkit.tensor.estimator import FunctionalTucker
+from probkit.tensor.figures import draw, draw_calibration, draw_maps
 
 __all__ = ["Study", "predict_file", "redraw"]
 
 _LEVELS = (0.025, 0.05, 0.25, 0.75, 0.95, 0.975)
-_NOMINAL = (0.5, 0.9, 0.95)
 
 
 @dataclass(frozen=True)
@@ -90,11 +90,11 @@ class Study:
         )
         model.save(self.out)
         yield ending(model.result_)
-        yield f"ranks {model.result_.diagnostics.get('ranks')}"
+        yield from self._rank_lines(model, table)
         # the table stays on the CPU, and so does everything after the fit
         model = model if device.type == "cpu" else FunctionalTucker.load(self.out)
         record = self._record(model, table, test, labels)
-        record["figures"] = relative_figures(self._draw(model, table, test), self.out)
+        record["figures"] = relative_figures(self._draw(model, table, test, labels), self.out)
         yield from _score_lines(record["scores"])
         return (yield from close_study(self.out, record))
 
@@ -111,7 +111,20 @@ class Study:
                     expected="a file, or one of " + ", ".join(DATASETS),
                 )
             )
-        return read_table(self.data, inputs=self.inputs, target=self.target)
+        table = read_table(self.data, inputs=self.inputs, target=self.target)
+        twice = [name for name in table.inputs if table.inputs.count(name) > 1]
+        bad = twice or [name for name in table.inputs if name == table.target]
+        if bad:
+            raise DataError(
+                message(
+                    "An input is named twice" if twice else "The target is among the inputs",
+                    where="--inputs",
+                    got=", ".join(table.inputs),
+                    expected="different columns, none of them the target",
+                    remedy=f"leave {bad[0]!r} out of the inputs" + " once" * bool(twice),
+                )
+            )
+        return table
 
     def model(self, table: Table) -> FunctionalTucker:
         """The estimator with the study's settings."""
@@ -132,62 +145,92 @@ class Study:
     def _record(
         self, model: FunctionalTucker, table: Table, test: Tensor, labels: list[str]
     ) -> dict[str, Any]:
-        result, found = model.result_, [labels[i] for i in torch.nonzero(test)[:, 0].tolist()]
+        result = model.result_
         scores: dict[str, dict[str, dict[str, float]]] = {}
         train_x, train_y = table.x[~test], table.y[~test]
-        for label in dict.fromkeys(found):
-            rows = torch.tensor([own == label for own in labels])
+        parts = _held_out(labels)
+        for label, rows in parts.items():
             x, y = table.x[rows], table.y[rows]
             scores[label] = {"probkit": _scores(model, x, y)}
             scores[label] |= baseline_scores(train_x, train_y, x, y)
+        sections = fit_sections(result)
+        coverage = {
+            label: (own["probkit"]["coverage_90"], int(parts[label].sum()))
+            for label, own in scores.items()
+        }
+        verdict = judge(result.status, {**result.diagnostics, "held_out_coverage": coverage})
+        sections["status"] |= {"verdict": verdict.colour, "reasons": list(verdict.reasons)}
+        # the study gave the estimator rows with a target only: the table's count is the true one
+        sections["diagnostics"].pop("num_missing", None)
+        ranks = sections["diagnostics"].pop("ranks", None)
+        full = self._full_ranks(ranks, table)
+        if full:
+            sections["diagnostics"]["warnings"] = [full]
         return {
             "title": f"Functional Tucker decomposition of {table.name}",
-            "study": {"family": "tensor", "command": "fit"},
+            "study": {"family": "tensor", "command": "fit", "dates": _dates(table)},
             "data": {
                 "source": DATASETS.get(self.data, self.data),
                 "entries": table.y.shape[0],
-                "missing": table.num_missing,
+                "entries without a target": table.num_missing,
                 "target": table.target,
                 "coordinates": ", ".join(table.inputs),
             },
-            "held_out": {label: f"{found.count(label)} entries" for label in scores},
+            "held_out": {label: f"{int(rows.sum())} entries" for label, rows in parts.items()},
             "scores": scores,
-            "ranks": result.diagnostics.get("ranks"),
-            **fit_sections(result),
+            "ranks": dict(zip(table.inputs, ranks, strict=True)) if ranks else None,
+            **sections,
         }
 
-    def _draw(self, model: FunctionalTucker, table: Table, test: Tensor) -> dict[str, Path]:
+    def _rank_lines(self, model: FunctionalTucker, table: Table) -> Iterator[str]:
+        ranks = model.result_.diagnostics.get("ranks")
+        if ranks:
+            pairs = zip(table.inputs, ranks, strict=True)
+            yield "ranks " + ", ".join(f"{name} {rank}" for name, rank in pairs)
+        full = self._full_ranks(ranks, table)
+        if full:
+            yield f"warning: {full}"
+
+    def _full_ranks(self, ranks: Sequence[int] | None, table: Table) -> str:
+        """What to say if the search for ranks ended at its limit, else nothing."""
+        if self.rank != "auto" or not ranks:
+            return ""
+        sizes = [len(torch.unique(column)) for column in table.x.T]
+        limits = [self.max_rank if self.structure == "cp" else min(self.max_rank, d) for d in sizes]
+        if list(ranks) != limits or (self.structure == "tucker" and max(limits) < self.max_rank):
+            return ""
+        return (
+            f"all ranks reached their limit (--max-rank {self.max_rank}); "
+            "the data may support more: try a larger one"
+        )
+
+    def _draw(
+        self, model: FunctionalTucker, table: Table, test: Tensor, labels: list[str]
+    ) -> dict[str, Path]:
         folder = self.out / "figures"
-        figures = draw(model, folder)
+        figures = draw(model, folder, _dates(table))
         if bool(test.any()):
-            quantiles = model.predict(table.x[test], quantiles=_LEVELS)["quantiles"]
-            coverage = [
-                float(((table.y[test] >= low) & (table.y[test] <= high)).double().mean())
-                for low, high in zip(quantiles[[2, 1, 0]], quantiles[[3, 4, 5]], strict=True)
-            ]
-            figures["Calibration on the held-out entries"] = plot_calibration(
-                _NOMINAL, coverage, folder / "calibration.png"
+            held_out = {
+                label: (table.x[rows], table.y[rows]) for label, rows in _held_out(labels).items()
+            }
+            figures["Calibration, each hold-out by itself"] = draw_calibration(
+                model, held_out, folder / "calibration.png"
             )
-        maps = _draw_maps(model, table, folder / "maps.png")
-        if maps is not None:
-            figures[f"Observed, mean and sd at one {table.inputs[0]}"] = maps
-        return figures
-
-
-def draw(model: FunctionalTucker, folder: Path) -> dict[str, Path]:
-    """The figures of a fit that need no data, by caption."""
-    history = plot_history(model.result_.history, folder / "elbo.png")
-    factors = plot_factors(model.factors(), model.input_names_, folder / "factors.png")
-    return {"Objective by sweep": history, "Factors": factors}
+        maps = draw_maps(model, table, ~test, folder / "maps.png")
+        return figures | ({} if maps is None else {maps[0]: maps[1]})
 
 
 def redraw(directory: Path) -> dict[str, Path]:
     """Draw the figures of a saved fit that need no data again; paths by caption.
 
+    Which inputs are dates is read from the report, if there is one.
+
     Raises:
         CheckpointError: there is no readable fit in the directory.
     """
-    return draw(FunctionalTucker.load(directory), directory / "figures")
+    model, report = FunctionalTucker.load(directory), directory / "report.json"
+    known = json.loads(report.read_text(encoding="utf-8")) if report.exists() else {}
+    return draw(model, directory / "figures", known.get("study", {}).get("dates", ()))
 
 
 def predict_file(directory: Path, points: Path, out: Path | None, levels: Sequence[float]) -> Path:
@@ -207,6 +250,21 @@ def _scores(model: FunctionalTucker, x: Tensor, y: Tensor) -> dict[str, float]:
     quantiles = dict(zip(_LEVELS, result["quantiles"], strict=True))
     density = model.result_.log_likelihood(x, y)
     return regression_scores(y, result["mean"], result["sd"], quantiles, density)
+
+
+def _held_out(labels: list[str]) -> dict[str, Tensor]:
+    """Mask of the rows of each hold-out, by label."""
+    return {
+        label: torch.tensor([own == label for own in labels])
+        for label in dict.fromkeys(labels)
+        if label
+    }
+
+
+def _dates(table: Table) -> list[str]:
+    """Names of the inputs that are days since 1970-01-01."""
+    pairs = zip(table.inputs, table.kinds, strict=True)
+    return [name for name, kind in pairs if kind == "datetime"]
 
 
 def _score_lines(scores: dict[str, dict[str, dict[str, float]]]) -> Iterator[str]:
@@ -240,30 +298,3 @@ def _kernels(text: str, table: Table) -> str | list[str]:
     if len(parts) > 1:
         return parts
     return [k if k == "categorical" else parts[0] for k in default]
-
-
-def _draw_maps(model: FunctionalTucker, table: Table, path: Path) -> Path | None:
-    """Maps over the last two of three coordinates at the middle value of the first."""
-    if len(table.inputs) != 3 or "category" in table.kinds:
-        return None
-    axes = [torch.unique(column) for column in table.x.T]
-    if len(axes[1]) * len(axes[2]) > 40_000 or min(len(axes[1]), len(axes[2])) < 2:
-        return None
-    middle = axes[0][len(axes[0]) // 2]
-    mesh = torch.cartesian_prod(axes[1], axes[2])
-    points = torch.cat([middle.expand(len(mesh), 1), mesh], 1)
-    mean, sd = model.predict(points, return_sd=True)
-    shape = (len(axes[1]), len(axes[2]))
-    observed = np.full(shape, np.nan)
-    rows = table.x[:, 0] == middle
-    i = torch.searchsorted(axes[1], table.x[rows, 1].contiguous())
-    j = torch.searchsorted(axes[2], table.x[rows, 2].contiguous())
-    observed[i.numpy(), j.numpy()] = table.y[rows].numpy()
-    title = f"{table.inputs[0]} = {float(middle):g}"
-    panels = {
-        f"observed, {title}": observed,
-        "mean": mean.reshape(shape).numpy(),
-        "sd": sd.reshape(shape).numpy(),
-    }
-    labels = (table.inputs[2], table.inputs[1], table.target)
-    return plot_maps(panels, axes[2], axes[1], labels, path)

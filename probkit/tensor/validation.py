@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 import warnings
 from collections.abc import Sequence
+from numbers import Integral
 from typing import Any
 
 import numpy as np
@@ -20,40 +21,47 @@ from probkit.errors import (
     ShapeError,
     message,
 )
+from probkit.validation import to_days
 
-__all__ = ["MAX_CORE", "check_ranks", "check_targets", "to_inputs", "to_target"]
+__all__ = ["MAX_CORE", "check_ranks", "check_targets", "target_scale", "to_inputs", "to_target"]
 
 MAX_CORE = 8192
-_DAY = np.timedelta64(1, "D")
 
 
-def to_inputs(x: Any, *, num_modes: int | None = None) -> tuple[Float[Tensor, "N K"], list[str]]:
+def to_inputs(
+    x: Any, *, num_modes: int | None = None, columns: Sequence[str] | None = None
+) -> tuple[Float[Tensor, "N K"], list[str]]:
     """Coordinates as a float64 tensor, with column names.
 
     Args:
         x: (N, K) tensor, array, or data frame; datetime columns become days since 1970-01-01.
         num_modes: the K expected, when predicting.
+        columns: names of a data frame's columns to take, in this order; others are ignored. None
+            for all. Tensors and arrays have none, and go by position.
 
     Raises:
         DtypeError: complex or text columns.
         ShapeError: not two-dimensional, fewer than two columns, or another K than fitted.
-        DataError: NaN or infinite coordinates.
+        DataError: NaN or infinite coordinates, names that are missing or not unique.
     """
     names = [str(c) for c in x.columns] if hasattr(x, "columns") else []
-    columns = [x[c].to_numpy() for c in x.columns] if names else _columns(x)
+    if names:
+        names, found = _frame_columns(x, names, columns)
+    else:
+        found = _columns(x)
     if not names:
-        names = [f"x{k}" for k in range(len(columns))]
+        names = [f"x{k}" for k in range(len(found))]
     expected = "at least two columns" if num_modes is None else f"{num_modes} columns"
-    if len(columns) < 2 or (num_modes is not None and len(columns) != num_modes):
+    if len(found) < 2 or (num_modes is not None and len(found) != num_modes):
         raise ShapeError(
             message(
                 "The inputs have the wrong number of columns (one for each mode)",
                 where="x",
-                got=f"{len(columns)} columns",
+                got=f"{len(found)} columns",
                 expected=expected,
             )
         )
-    values = [_to_float(column, name) for column, name in zip(columns, names, strict=True)]
+    values = [_to_float(column, name) for column, name in zip(found, names, strict=True)]
     for value, name in zip(values, names, strict=True):
         bad = np.flatnonzero(~np.isfinite(value))
         if len(bad):
@@ -136,7 +144,7 @@ def check_targets(y: Float[Tensor, " N"], likelihood: str, *, min_distinct: int 
         bad = (y != 0) & (y != 1)
         expected = "labels 0 or 1"
     else:
-        if min_distinct > 1 and float(y.std(unbiased=False)) == 0.0:
+        if min_distinct > 1 and bool(y.amax() == y.amin()):
             warnings.warn("The target is constant; the fit says little.", FitWarning, stacklevel=3)
         return
     if bool(bad.any()):
@@ -151,6 +159,39 @@ def check_targets(y: Float[Tensor, " N"], likelihood: str, *, min_distinct: int 
         )
 
 
+def target_scale(y: Float[Tensor, " N"]) -> tuple[float, float]:
+    """Mean and standard deviation of real targets; of constant ones their value and 1.
+
+    They are taken in a unit, a power of two, in which squares are numbers.
+
+    Raises:
+        DataError: float64 cannot hold them, or differences of the targets.
+
+    Example:
+        >>> target_scale(torch.tensor([1e200, 3e200], dtype=torch.float64))
+        (2e+200, 1e+200)
+        >>> target_scale(torch.full((60,), 0.1, dtype=torch.float64))
+        (0.1, 1.0)
+    """
+    low, high = float(y.amin()), float(y.amax())
+    if low == high:
+        return low, 1.0
+    unit = math.ldexp(1.0, math.frexp(max(abs(low), abs(high)))[1] - 1)
+    scaled = y / unit
+    offset, scale = unit * float(scaled.mean()), unit * float(scaled.std(unbiased=False))
+    if not (math.isfinite(offset) and scale > 0 and math.isfinite((high - low) / scale)):
+        raise DataError(
+            message(
+                "The spread of the targets is beyond float64",
+                where="y",
+                got=f"values from {low:.3g} to {high:.3g}",
+                expected="a standard deviation that float64 can hold",
+                remedy="choose another unit",
+            )
+        )
+    return offset, scale
+
+
 def check_ranks(
     rank: int | Sequence[int], sizes: Sequence[int], structure: str, *, where: str = "rank"
 ) -> tuple[int, ...]:
@@ -158,11 +199,11 @@ def check_ranks(
 
     Raises:
         ConfigurationError: ranks below one, a wrong number of them, unequal ranks for CP, or a
-            core of more than 4 096 weights.
+            core of more than ``MAX_CORE`` (8 192) weights.
     """
-    ranks = [rank] * len(sizes) if isinstance(rank, int) else list(rank)
-    if len(ranks) != len(sizes) or any(
-        isinstance(r, bool) or not isinstance(r, int) or r < 1 for r in ranks
+    given = [rank] * len(sizes) if isinstance(rank, int | Integral) else list(rank)
+    if len(given) != len(sizes) or any(
+        isinstance(r, bool) or not isinstance(r, Integral) or r < 1 for r in given
     ):
         raise ConfigurationError(
             message(
@@ -172,6 +213,7 @@ def check_ranks(
                 expected=f"an integer >= 1 or {len(sizes)} of them",
             )
         )
+    ranks = [int(r) for r in given]
     if structure == "cp" and len(set(ranks)) > 1:
         raise ConfigurationError(
             message(
@@ -206,6 +248,30 @@ def check_ranks(
     return tuple(ranks)
 
 
+def _frame_columns(
+    x: Any, names: list[str], wanted: Sequence[str] | None
+) -> tuple[list[str], list[np.ndarray]]:
+    """Columns of a data frame by name."""
+    label = dict(zip(names, x.columns, strict=True))
+    if len(label) < len(names):
+        raise DataError(
+            message("Two columns have the same name", where="x", got=names, remedy="rename one")
+        )
+    chosen = names if wanted is None else list(wanted)
+    missing = [name for name in chosen if name not in label]
+    if missing:
+        raise DataError(
+            message(
+                f"The data frame has no column {', '.join(map(repr, missing))}",
+                where="x",
+                got=names,
+                expected=f"the columns of the fit, {chosen}",
+                remedy="rename its columns, or give an array, which goes by position",
+            )
+        )
+    return chosen, [x[label[name]].to_numpy() for name in chosen]
+
+
 def _columns(x: Any) -> list[np.ndarray]:
     array = x.detach().cpu().numpy() if isinstance(x, Tensor) else np.asarray(x)
     if array.ndim != 2:
@@ -223,8 +289,7 @@ def _columns(x: Any) -> list[np.ndarray]:
 def _to_float(column: Any, name: str) -> np.ndarray:
     column = np.asarray(column)
     if column.dtype.kind == "M":
-        days: np.ndarray = (column - np.datetime64(0, "s")) / _DAY
-        return days
+        return to_days(column)
     if column.dtype.kind in "bif" or column.dtype.kind == "u":
         return column.astype(np.float64)
     if column.dtype.kind == "c":

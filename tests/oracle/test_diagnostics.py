@@ -13,6 +13,7 @@ import torch
 import probkit
 from probkit.errors import ConfigurationError
 from probkit.infer import HMC, SVI, FitResult, Laplace, Status, WeightedDraws
+from probkit.infer.importance import pareto_smooth
 from probkit.infer.model_checks import ModelChecks, leave_one_out, predictive_p_values
 from probkit.infer.pyro_data import ModelArguments
 from probkit.infer.verdict import judge
@@ -87,6 +88,18 @@ def test_weights_that_cannot_be_trusted():
     assert math.isnan(few.khat)
 
 
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+def test_weights_that_differ_by_rounding_are_even(dtype):
+    """A linear model and its exact posterior: arithmetic is all that makes the weights differ."""
+    noise = torch.randn(500, generator=torch.Generator().manual_seed(0)).to(dtype)
+    logs = -77 + 2 * torch.finfo(dtype).eps * 77 * (noise * 2).round()
+    weights, khat = pareto_smooth(logs)
+    assert khat == -float("inf") and bool((weights == 1 / 500).all())
+    found = leave_one_out(logs[:, None].expand(-1, 3))
+    assert found["num_bad"] == 0 and found["elpd"] == pytest.approx(-231, rel=1e-5)
+    assert "inf" not in str(judge(Status.CONVERGED, {"khat": khat}))
+
+
 def test_guides_that_cannot_be_mapped_are_weighed_one_by_one():
     def guide(y):
         loc = pyro.param("loc", torch.tensor(MEAN, dtype=DOUBLE))
@@ -133,6 +146,32 @@ def test_a_wrong_model_is_amber_and_says_which_statistic():
     assert verdict.colour == "amber"
     assert any("maximum of 'y'" in reason for reason in verdict.reasons)
     assert "elpd_loo" in result.summary()
+
+
+def test_masked_entries_are_no_data_of_checks():
+    seen = torch.arange(len(Y)) % 5 != 0
+
+    def model(y, rows):
+        mean = pyro.sample("mean", dist.Normal(torch.zeros((), dtype=DOUBLE), 2.0))
+        with pyro.plate("rows", len(y)), pyro.poutine.mask(mask=rows):
+            pyro.sample("y", dist.Normal(mean, 1.0), obs=y)
+        with pyro.poutine.mask(mask=False):
+            pyro.sample("off", dist.Normal(mean, 1.0), obs=y[0])
+
+    def checked(y):
+        result = probkit.fit(model, (y, seen), engine=Laplace())
+        result.check(num_samples=200)
+        return result
+
+    filled = checked(torch.where(seen, Y, 999.0))
+    assert filled.verdict.colour == "green"
+    for key in ("loo", "predictive_p"):
+        assert filled.diagnostics[key] == checked(Y).diagnostics[key]
+    draws = {name: value[0] for name, value in filled.posterior.draws.items()}
+    likelihood = dist.Normal(draws["mean"][:, None], 1.0).log_prob(Y[seen])
+    assert filled.diagnostics["loo"]["y"]["elpd"] == pytest.approx(
+        leave_one_out(likelihood)["elpd"], abs=0.1
+    )
 
 
 def test_replicated_data_have_the_predictive_distribution():

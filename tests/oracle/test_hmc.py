@@ -11,6 +11,8 @@ import torch
 
 from probkit.errors import ConfigurationError, ShapeError
 from probkit.infer import HMC, Status
+from probkit.infer.hmc_diagnostics import sampler_status, stuck_chains
+from probkit.infer.many_chains import ManyChains
 from probkit.infer.metric import empty_moments, factor_of, join_moments
 from probkit.infer.native.lowering import Unsupported
 from probkit.infer.potential import flat_potential
@@ -202,6 +204,41 @@ def test_funnel_is_flagged():
     result = EAGER.fit(funnel, seed=0)
     assert result.status is Status.NOT_MIXED
     assert result.detail and result.status.remedy
+
+
+def quartic():
+    x = pyro.sample("x", dist.Normal(torch.zeros((), dtype=torch.float64), 1.0))
+    pyro.factor("wall", -(x**4))
+
+
+def test_a_stuck_chain_is_restarted_in_the_warm_up():
+    """At x = 1e4 every step that suits the other chains leaves the domain."""
+    potential = potential_of(quartic)
+    sampler = ManyChains(
+        potential,
+        eager_trajectories(potential),
+        **{"num_chains": 8, "num_warmup": 40, "num_samples": 25, "target_accept": 0.8},
+        **{"max_leapfrogs": 20, "dense": False},
+    )
+    generator = torch.Generator().manual_seed(0)
+    state = sampler.initial(generator)
+    state["position"][3] = 1e4
+    state["value"], state["gradient"] = potential.value_and_gradient(state["position"])
+    for _ in range(sampler.num_steps):
+        state, _ = sampler.step(state, generator)
+    assert float(state["draws"].abs().max()) < 10
+    assert state["restarts"].tolist() == [0, 0, 0, 1, 0, 0, 0, 0]
+    found = stuck_chains(state["draws"], state["restarts"])
+    assert found["never_moved"] == [] and "another chain" in found["warnings"][0]
+
+
+def test_a_chain_that_never_moved_is_named():
+    draws = torch.randn(4, 50, 1, generator=torch.Generator().manual_seed(0))
+    draws[2] = 0.3
+    found = stuck_chains(draws, torch.zeros(4, dtype=torch.long))
+    assert found["warnings"] == ["Chain 2 never moved: all its draws are the same."]
+    good = {"max_r_hat": 1.0, "divergences": [0], "num_draws": 50, "e_bfmi": 1.0}
+    assert sampler_status({**good, **found}) == (Status.NOT_MIXED, "chain 2 never moved")
 
 
 def test_what_cannot_be_traced_goes_to_nuts_and_says_why():

@@ -14,6 +14,7 @@ from probkit.errors import ConfigurationError, NumericalError
 from probkit.infer import EM, MAP, GaussNewton, Laplace, PointEstimate, Status
 from probkit.infer.densities import pyro_density
 from probkit.infer.gauss_newton import Linearization, dense_linearization
+from probkit.infer.mode_search import ModeSearch
 from probkit.infer.pyro_data import ModelArguments
 from probkit.infer.quasi_newton import Memory, direction, remember
 from probkit.linalg.block_tridiagonal import BlockTridiagonalLinearOperator
@@ -145,6 +146,50 @@ def test_map_is_the_mode_of_the_unknowns_and_not_of_their_logarithms():
     assert float(own.posterior.point()["rate"]) == pytest.approx(12 / 5, abs=1e-6)
     assert float(free.posterior.point()["rate"]) == pytest.approx(13 / 5, abs=1e-6)
     assert own.status is Status.CONVERGED
+
+
+class TwoModes:
+    """(x - 1)^2 - z^2 / 2 + z^4 / 4 from z = 0: a saddle at x = 1, modes at z = +-1."""
+
+    def initial(self, generator):
+        return torch.tensor([-0.5, 0.0], dtype=DOUBLE)
+
+    def values(self, flat):
+        x, z = flat.unbind(-1)
+        return (x - 1) ** 2 - z**2 / 2 + z**4 / 4
+
+    def value_and_gradient(self, flat):
+        return self.values(flat), torch.stack([2 * (flat[0] - 1), flat[1] ** 3 - flat[1]])
+
+    def curvature(self, flat):
+        return torch.diag(torch.stack([torch.full((), 2.0, dtype=DOUBLE), 3 * flat[1] ** 2 - 1]))
+
+    def sites(self, flat):
+        return {"x": flat[:, 0], "z": flat[:, 1]}
+
+
+@pytest.mark.parametrize("newton", [False, True])
+def test_a_saddle_is_left(newton):
+    search = ModeSearch(TwoModes(), 1e-6, newton=newton)
+    state = search.initialize(torch.Generator())
+    for _ in range(50):
+        state, info = search.step(state, torch.Generator())
+        if info.converged or info.metrics["stalled"]:
+            break
+    assert info.converged
+    assert torch.allclose(state["flat"].abs(), torch.ones(2, dtype=DOUBLE), atol=1e-6)
+
+
+def test_map_says_that_a_direction_is_flat():
+    def flat(y):
+        a = pyro.sample("a", dist.Normal(torch.zeros((), dtype=DOUBLE), 1.0).mask(False))
+        b = pyro.sample("b", dist.Normal(torch.zeros((), dtype=DOUBLE), 1.0))
+        pyro.sample("y", dist.Normal(b, 1.0), obs=y + 0 * a)
+
+    result = probkit.fit(flat, torch.ones((), dtype=DOUBLE), engine=MAP())
+    assert result.status is Status.CONVERGED
+    assert result.diagnostics["least_curvature"] == 0
+    assert "not positive definite" in result.diagnostics["warnings"][1]
 
 
 def test_map_is_never_called_a_posterior(tmp_path):

@@ -17,7 +17,7 @@ seeds = st.integers(0, 2**20)
 
 
 def fitted(y, times=None, kind="increments", **settings):
-    model = HurstModel(kind, **{"noise": False, "grid_size": 9, "num_samples": 100, **settings})
+    model = HurstModel(kind, **{"noise": False, "grid_size": 11, "num_samples": 100, **settings})
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # short series: an index may be at its end
         return model.fit(y, times)
@@ -68,7 +68,7 @@ def test_unit_of_time(hurst, seed, unit):
 @given(hurst=hursts, seed=seeds, scale=st.sampled_from([1e-6, 3.0, 1e6]), noise=st.booleans())
 def test_unit_of_the_values(hurst, seed, scale, noise):
     y = sample_fgn(hurst, 30, 1, seed=seed)[0]
-    plain, scaled = (fitted(v, noise=noise, grid_size=5) for v in (y, scale * y))
+    plain, scaled = (fitted(v, noise=noise, grid_size=11) for v in (y, scale * y))
     a, b = plain.result_.posterior.draws, scaled.result_.posterior.draws
     torch.testing.assert_close(b["hurst"], a["hurst"])
     for name in ("scale", "noise") if noise else ("scale",):

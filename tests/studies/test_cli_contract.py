@@ -268,6 +268,15 @@ def test_an_interrupted_fit_says_how_to_go_on_and_does(
     assert "figures/evidence.png" in capsys.readouterr().out
 
 
+def test_no_run_goes_on_in_a_folder_without_one(problem: Path, tmp_path: Path, capsys: Any) -> None:
+    (tmp_path / "mine").mkdir()
+    (tmp_path / "mine" / "notes.txt").write_text("of mine")
+    words = ["sparse", "recover", str(problem), "--resume", "--out", str(tmp_path / "mine")]
+    assert call(*words) == Exit.BAD_INPUT
+    assert "nothing to resume from (--out: got" in capsys.readouterr().err
+    assert [path.name for path in (tmp_path / "mine").iterdir()] == ["notes.txt"]
+
+
 def fresh(code: str, **environment: str) -> str:
     done = subprocess.run(
         [sys.executable, "-c", code],

@@ -3,7 +3,11 @@
 import subprocess
 import sys
 
-from probkit.pde.study import redraw
+import pytest
+
+from probkit.errors import DataError
+from probkit.pde import GPSolver
+from probkit.pde.study import load_problem, redraw
 
 OWN = """
 import torch
@@ -59,6 +63,20 @@ def test_unknown_coefficients_of_a_file(tmp_path):
     assert done.returncode == 0, done.stderr
     assert abs(float(done.stdout.split("theta = ")[1].split()[0]) - 61) < 3
     assert (out / "figures" / "solution.png") in redraw(out).values()
+
+
+@pytest.mark.parametrize(
+    ("text", "told"),
+    [
+        ("x = 1\nproblem = (", r"SyntaxError: .*PROBLEM, line 2"),
+        ("x = 1\n\nraise KeyError('a')", r"KeyError: 'a' \(PROBLEM, line 3"),
+        (OWN.replace("-81 * exact(x)", "exact(x[:, 0])"), r"IndexError.*source.*shape \(60,\)"),
+    ],
+)
+def test_faults_of_the_users_file_are_named_with_their_place(text, told, tmp_path):
+    (tmp_path / "mine.py").write_text(text)
+    with pytest.raises(DataError, match=told):
+        GPSolver().fit(load_problem(f"{tmp_path / 'mine.py'}:mine")[0])
 
 
 def test_unknown_problems_name_the_cases(tmp_path):

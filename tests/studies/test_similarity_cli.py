@@ -42,7 +42,11 @@ def test_release_inspect_query(table, kernel, tmp_path, monkeypatch, capsys):
     pd.DataFrame({"age": [40.0, 90.0], "score": [0.0, 4.0]}).to_csv(points, index=False)
     call(monkeypatch, "query", out, points)
     answers = pd.read_csv(tmp_path / "points_similarity.csv")
-    assert (answers.lower <= answers.value).all() and (answers.value <= answers.upper).all()
+    assert answers.age.tolist() == [40.0, 90.0]
+    assert (answers.lower_95 <= answers.value).all() and (answers.value <= answers.upper_95).all()
+    with pytest.raises(RuntimeError, match="2"):  # the answers stay
+        call(monkeypatch, "query", out, points)
+    assert "--out: got" in capsys.readouterr().err
     near, far = answers.value
     assert (near > far) == (kernel == "gaussian")
 

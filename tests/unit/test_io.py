@@ -60,7 +60,7 @@ def test_what_is_refused(tmp_path):
     with pytest.raises(DataError, match=r"no column 'nope'.*depth"):
         table_from_frame(frame, target="nope")
     frame.loc[2, "depth"] = np.nan
-    with pytest.raises(DataError, match=r"'depth'.*\[2\]"):
+    with pytest.raises(DataError, match=r"'depth'.*data rows \[3\]"):
         table_from_frame(frame, target="value")
     with pytest.raises(DataError, match="no such file"):
         read_table(tmp_path / "absent.csv")
@@ -98,5 +98,5 @@ def test_bundled_data_and_hold_out():
 def test_a_stray_word_among_numbers_is_refused(tmp_path):
     path = tmp_path / "t.csv"
     path.write_text("a,b,y\n1,2,3\n2,oops,4\n3,4,5\n")
-    with pytest.raises(DataError, match=r"'b' mixes numbers and text .*rows \[1\]: \['oops'\]"):
+    with pytest.raises(DataError, match=r"'b' mixes numbers and text .*rows \[2\]: \['oops'\]"):
         read_table(path)

@@ -6,6 +6,7 @@ import sys
 import numpy as np
 import pytest
 import torch
+from matplotlib.backends.backend_agg import FigureCanvasAgg
 
 from probkit import plot
 from probkit.errors import DependencyError, ShapeError
@@ -22,13 +23,13 @@ def is_png(path):
 def figures(monkeypatch):
     """Every figure that is saved, for inspection."""
     saved = []
-    save = plot._save
+    write = FigureCanvasAgg.print_figure
 
-    def keep(figure, path):
-        saved.append(figure)
-        return save(figure, path)
+    def keep(canvas, *arguments, **options):
+        saved.append(canvas.figure)
+        return write(canvas, *arguments, **options)
 
-    monkeypatch.setattr(plot, "_save", keep)
+    monkeypatch.setattr(FigureCanvasAgg, "print_figure", keep)
     return saved
 
 
