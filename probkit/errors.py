@@ -17,7 +17,6 @@ __all__ = [
     "FitWarning",
     "NotPositiveDefiniteError",
     "NumericalError",
-    "PerformanceWarning",
     "PrecisionWarning",
     "ProbkitError",
     "ProbkitWarning",
@@ -72,10 +71,6 @@ class ProbkitWarning(UserWarning):
 
 class PrecisionWarning(ProbkitWarning):
     """Less precision than float64, or digits lost in a computation."""
-
-
-class PerformanceWarning(ProbkitWarning):
-    """A structure was lost or a slow path taken."""
 
 
 class FitWarning(ProbkitWarning):

@@ -12,11 +12,10 @@ from typing import Any
 import pyro
 import torch
 from pyro import poutine
-from pyro.poutine.util import site_is_subsample
 from torch import Tensor
 
 from probkit.errors import ProbkitError
-from probkit.infer.pyro_data import ModelArguments
+from probkit.infer.pyro_data import ModelArguments, sample_sites
 from probkit.infer.site_checks import naming_sites
 
 __all__ = ["broken_site"]
@@ -51,8 +50,8 @@ def _one_draw(
     except ProbkitError as error:
         return str(error)
     parameters = [v for _, v in pyro.get_param_store().named_parameters()]
-    densities = [("guide", n, s["log_prob_sum"]) for n, s in _sites(q)]
-    densities += [("model", n, s["log_prob_sum"]) for n, s in _sites(p)]
+    densities = [("guide", n, s["log_prob_sum"]) for n, s in sample_sites(q)]
+    densities += [("model", n, s["log_prob_sum"]) for n, s in sample_sites(p)]
     for whose, name, density in densities:
         if not bool(torch.isfinite(density)):
             return f"site {name!r} of the {whose} has log density {float(density.detach())}"
@@ -67,11 +66,3 @@ def _finite_gradient(density: Tensor, parameters: list[Tensor]) -> bool:
         return True
     gradients = torch.autograd.grad(density, parameters, retain_graph=True, allow_unused=True)
     return all(bool(torch.isfinite(g).all()) for g in gradients if g is not None)
-
-
-def _sites(trace: Any) -> list[tuple[str, Any]]:
-    return [
-        (name, site)
-        for name, site in trace.nodes.items()
-        if site["type"] == "sample" and not site_is_subsample(site)
-    ]

@@ -74,7 +74,8 @@ class DrawsPosterior:
         result = {}
         for name, value in self.draws.items():
             flat = value.flatten(0, 1)
-            result[name] = torch.quantile(flat, torch.as_tensor(q, dtype=flat.dtype), dim=0)
+            levels = torch.as_tensor(q, dtype=flat.dtype, device=flat.device)
+            result[name] = torch.quantile(flat, levels, dim=0)
         return result
 
     def sample(self, num_samples: int, generator: torch.Generator) -> dict[str, Tensor]:
@@ -82,8 +83,10 @@ class DrawsPosterior:
         total = self.num_chains * self.num_draws
         if not self.draws:
             return {}
-        index = torch.randint(0, total, (num_samples,), generator=generator)
-        return {name: value.flatten(0, 1)[index] for name, value in self.draws.items()}
+        index = torch.randint(
+            0, total, (num_samples,), generator=generator, device=generator.device
+        )
+        return {n: v.flatten(0, 1)[index.to(v.device)] for n, v in self.draws.items()}
 
     def spec(self) -> dict[str, Any]:
         """What ``from_spec`` needs besides the tensors."""

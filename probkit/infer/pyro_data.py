@@ -8,12 +8,13 @@ from typing import Any
 
 import torch
 from pyro.poutine.messenger import Messenger
+from pyro.poutine.util import site_is_subsample
 from torch import Tensor
 
 from probkit.errors import ConfigurationError, message
 from probkit.infer.provenance import data_digest
 
-__all__ = ["Batches", "ModelArguments", "ScaleObserved", "StreamedArguments"]
+__all__ = ["Batches", "ModelArguments", "ScaleObserved", "StreamedArguments", "sample_sites"]
 
 
 @dataclass(frozen=True)
@@ -186,3 +187,12 @@ class ScaleObserved(Messenger):
 
 def _encode(text: str) -> Tensor:
     return torch.tensor(list(text.encode()), dtype=torch.uint8)
+
+
+def sample_sites(trace: Any) -> list[tuple[str, Any]]:
+    """Sample sites of a trace with their names, without the draws of subsampling plates."""
+    return [
+        (name, site)
+        for name, site in trace.nodes.items()
+        if site["type"] == "sample" and not site_is_subsample(site)
+    ]

@@ -19,6 +19,7 @@ from probkit.infer.model_checks import ModelChecks
 from probkit.infer.persistence import load_parts, save_parts
 from probkit.infer.posterior import DrawsPosterior
 from probkit.infer.protocols import PosteriorLike, State
+from probkit.infer.resolution import coarse_unknowns
 from probkit.infer.status import Status
 from probkit.infer.summary import summarize
 from probkit.infer.verdict import Verdict, judge
@@ -62,8 +63,8 @@ class FitResult:
 
     @property
     def verdict(self) -> Verdict:
-        """Whether to trust the fit, by its status and diagnostics: red, amber or green."""
-        return judge(self.status, self.diagnostics)
+        """Whether to trust the fit, by its status, diagnostics and the dtype of its unknowns."""
+        return judge(self.status, self.diagnostics, coarse_unknowns(self.posterior))
 
     def summary(self, *, num_rows: int = 20) -> str:
         """The verdict with its reasons, how the fit ended, and moments of the first unknowns.

@@ -33,7 +33,7 @@ from probkit.errors import (
     ShapeError,
     message,
 )
-from probkit.infer.pyro_data import ModelArguments
+from probkit.infer.pyro_data import ModelArguments, sample_sites
 
 __all__ = ["check_density", "check_guide", "check_model", "first_trace", "naming_sites"]
 
@@ -61,7 +61,7 @@ def check_model(model: Callable[..., Any], arguments: ModelArguments) -> None:
         probkit.errors.ShapeError: The log density of a site does not fit its plates (site 'y': ...
     """
     trace = first_trace(model, arguments)
-    for name, site in _samples(trace):
+    for name, site in sample_sites(trace):
         check_density(name, site)
 
 
@@ -106,10 +106,10 @@ def check_guide(
 
     p, q = _repeated(run)
     _check_names(p, q)
-    for name, site in _samples(p):
+    for name, site in sample_sites(p):
         check_density(name, site)
     particles = getattr(elbo, "num_particles", 1)
-    enumerates = any(site["infer"].get("enumerate") for _, site in _samples(p))
+    enumerates = any(site["infer"].get("enumerate") for _, site in sample_sites(p))
     vectorised = isinstance(elbo, ELBO) and elbo.vectorize_particles and particles > 1
     if vectorised and not enumerates:
         _check_particles(model, guide, arguments, elbo, q)
@@ -210,15 +210,15 @@ def _check_names(p: Any, q: Any) -> None:
     """Sites that only the model, or only the guide, draws."""
     latent = {
         name
-        for name, site in _samples(p)
+        for name, site in sample_sites(p)
         if not site["is_observed"] and not site["infer"].get("enumerate")
     }
     drawn = {
         name
-        for name, site in _samples(q)
+        for name, site in sample_sites(q)
         if not site["is_observed"] and not site["infer"].get("is_auxiliary")
     }
-    everything = {name for name, _ in _samples(p)}
+    everything = {name for name, _ in sample_sites(p)}
     for names, what, remedy in (
         (
             sorted(latent - drawn),
@@ -235,7 +235,7 @@ def _check_names(p: Any, q: Any) -> None:
             raise ConfigurationError(
                 message(what, where=f"site {names[0]!r}", got=sorted(drawn), remedy=remedy)
             )
-    clash = sorted(name for name, site in _samples(p) if site["is_observed"] and name in drawn)
+    clash = sorted(name for name, site in sample_sites(p) if site["is_observed"] and name in drawn)
     if clash:
         raise ConfigurationError(
             message("The guide draws a site that the model observes", where=f"site {clash[0]!r}")
@@ -256,7 +256,7 @@ def _check_particles(
     depth = elbo.max_plate_nesting - 1  # particles are the dimension left of all plates
     q = poutine.trace(elbo._vectorized_num_particles(guide)).get_trace(*args, **kwargs)
     values = {}
-    for name, site in _samples(q):
+    for name, site in sample_sites(q):
         if not site["is_observed"]:
             one = single.nodes[name]["value"]
             values[name] = _first(site["value"], depth + site["fn"].event_dim, one)
@@ -265,7 +265,7 @@ def _check_particles(
         many = poutine.trace(seen(replayed)).get_trace(*args, **kwargs)
     rows = {n: s["value"] for n, s in many.nodes.items() if s["type"] == "sample" and _is_rows(s)}
     alone = poutine.trace(poutine.condition(model, data={**values, **rows}))
-    for name, site in _samples(alone.get_trace(*args, **kwargs)):
+    for name, site in sample_sites(alone.get_trace(*args, **kwargs)):
         expected = site["fn"].log_prob(site["value"]).sum().detach()
         there = many.nodes[name]
         try:
@@ -385,11 +385,3 @@ def _is_rows(site: Any) -> bool:
 def _is_complex_by_design(site: Any) -> bool:
     support = getattr(site["fn"], "support", None)
     return "complex" in type(site["fn"]).__name__.lower() or "complex" in repr(support).lower()
-
-
-def _samples(trace: Any) -> list[tuple[str, Any]]:
-    return [
-        (name, site)
-        for name, site in trace.nodes.items()
-        if site["type"] == "sample" and not site_is_subsample(site)
-    ]

@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 
 from probkit.infer.point_estimate import PointEstimate
+from probkit.infer.resolution import coarse_unknowns
 
 if TYPE_CHECKING:
     from probkit.infer.result import FitResult
@@ -26,12 +27,14 @@ def summarize(result: FitResult, num_rows: int) -> str:
         ending += f" ({result.detail.rstrip('.')})"
     if result.status.remedy:
         ending += f" Remedy: {result.status.remedy}."
+    verdict = result.verdict
     lines = [
-        str(result.verdict),
+        str(verdict),
         ending,
         f"{record.get('engine', 'engine unknown')}, seed {record.get('seed')}, "
         f"{record.get('dtype')}, {record.get('device')}; {record.get('reason', '')}",
         *result.diagnostics.get("warnings", []),
+        *(f"{text}." for text in coarse_unknowns(result.posterior) if text not in verdict.reasons),
         *_loo(result),
     ]
     if result.checks is not None and "loo" not in result.diagnostics:

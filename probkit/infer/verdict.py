@@ -7,7 +7,7 @@ it, but the fit is incomplete or was not checked. Green: a check that could have
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any, NamedTuple
 
 from probkit.infer.importance import K_HAT_LIMIT
@@ -39,8 +39,8 @@ class Verdict(NamedTuple):
         return f"{self.colour.upper()}: {'; '.join(self.reasons)}"
 
 
-def judge(status: Status, diagnostics: Mapping[str, Any]) -> Verdict:
-    """The colour of a fit by its status and diagnostics.
+def judge(status: Status, diagnostics: Mapping[str, Any], doubts: Sequence[str] = ()) -> Verdict:
+    """The colour of a fit by its status, diagnostics and further doubts, which make it amber.
 
     Example:
         >>> str(judge(Status.CONVERGED, {"khat": 0.2, "sd_ratio": 1.02}))
@@ -53,6 +53,7 @@ def judge(status: Status, diagnostics: Mapping[str, Any]) -> Verdict:
         *_of_weights(diagnostics),
         *_of_chains(diagnostics),
         *_of_checks(diagnostics),
+        *((_AMBER, text) for text in doubts),
     ]
     if diagnostics.get("point_estimate"):
         findings.append((_AMBER, "a point estimate, without any uncertainty"))

@@ -26,7 +26,7 @@ from jaxtyping import Float
 from linear_operator.operators import LinearOperator, ToeplitzLinearOperator
 from torch import Tensor
 
-from probkit.errors import DataError, ShapeError, message
+from probkit.errors import ConfigurationError, DataError, ShapeError, message
 from probkit.linalg.semiseparable import SemiseparableLinearOperator
 from probkit.statespace.fractional import MarkovApproxFBM
 from probkit.statespace.fractional_tables import HURST_RANGE
@@ -41,10 +41,17 @@ class _HurstKernel(Kernel):
 
     has_lengthscale = False
 
-    def __init__(self, hurst: float, bounds: tuple[float, float], **kwargs: Any) -> None:
+    def __init__(
+        self,
+        hurst: float,
+        bounds: tuple[float, float],
+        *,
+        dtype: torch.dtype = torch.float64,
+        **kwargs: Any,
+    ) -> None:
         super().__init__(**kwargs)
         if not bounds[0] < hurst < bounds[1]:
-            raise DataError(
+            raise ConfigurationError(
                 message(
                     "A Hurst index lies inside its range",
                     where="hurst",
@@ -52,9 +59,9 @@ class _HurstKernel(Kernel):
                     expected=f"in {bounds}",
                 )
             )
-        start = torch.zeros(*self.batch_shape, 1, dtype=torch.get_default_dtype())
+        start = torch.zeros(*self.batch_shape, 1, dtype=dtype)
         self.register_parameter("raw_hurst", torch.nn.Parameter(start))
-        self.register_constraint("raw_hurst", Interval(*bounds))
+        self.register_constraint("raw_hurst", Interval(*bounds).to(dtype))
         self.hurst = hurst
 
     @property
@@ -78,7 +85,7 @@ class _HurstKernel(Kernel):
             ShapeError: more than one input column.
             DataError: negative times, for kernels of a motion that starts at 0.
         """
-        t, s = _column(x1), _column(x2)
+        t, s = (_column(x).to(self.raw_hurst.dtype) for x in (x1, x2))
         self._check_times(t, s)
         if diag:
             return self._covariance(t, s, 1)
@@ -113,13 +120,14 @@ class FractionalBrownianKernel(_HurstKernel):
 
     Args:
         hurst: to start from; the parameter is ``raw_hurst``.
-        **kwargs: of GPyTorch's kernels: ``batch_shape``, ``active_dims``.
+        **kwargs: ``dtype`` of parameters and covariances, float64 by default; of GPyTorch's
+            kernels ``batch_shape``, ``active_dims``.
 
     Raises:
-        DataError: a Hurst index outside (0, 1).
+        ConfigurationError: a Hurst index outside (0, 1).
 
     Example:
-        >>> kernel = FractionalBrownianKernel(0.5).double()
+        >>> kernel = FractionalBrownianKernel(0.5)
         >>> kernel(torch.tensor([[1.0], [4.0]]).double()).to_dense().tolist()
         [[1.0, 1.0], [1.0, 4.0]]
     """
@@ -138,13 +146,14 @@ class FractionalNoiseKernel(_HurstKernel):
     Args:
         hurst: to start from; the parameter is ``raw_hurst``.
         step: length of the increments; inputs are the ends of their intervals.
-        **kwargs: of GPyTorch's kernels: ``batch_shape``, ``active_dims``.
+        **kwargs: ``dtype`` of parameters and covariances, float64 by default; of GPyTorch's
+            kernels ``batch_shape``, ``active_dims``.
 
     Raises:
-        DataError: a Hurst index outside (0, 1), or a step that is not positive.
+        ConfigurationError: a Hurst index outside (0, 1), or a step that is not positive.
 
     Example:
-        >>> kernel = FractionalNoiseKernel(0.7).double()
+        >>> kernel = FractionalNoiseKernel(0.7)
         >>> covariance = kernel(torch.arange(4.0).double()[:, None]).evaluate_kernel()
         >>> type(covariance).__name__, round(covariance.to_dense()[0, 1].item(), 3)
         ('ToeplitzLinearOperator', 0.32)
@@ -153,7 +162,9 @@ class FractionalNoiseKernel(_HurstKernel):
     def __init__(self, hurst: float = 0.5, *, step: float = 1.0, **kwargs: Any) -> None:
         super().__init__(hurst, (0.0, 1.0), **kwargs)
         if not step > 0:
-            raise DataError(message("A step has a positive length", where="step", got=step))
+            raise ConfigurationError(
+                message("A step has a positive length", where="step", got=step, expected="> 0")
+            )
         self.step = step
 
     @property
@@ -185,15 +196,16 @@ class MarkovFractionalKernel(_HurstKernel):
         hurst: to start from, in (.03, .97); the parameter is ``raw_hurst``.
         num_steps: length of the longest series in steps; chooses the table.
         dt: shortest step of the times that matters.
-        **kwargs: of GPyTorch's kernels: ``batch_shape``, ``active_dims``.
+        **kwargs: ``dtype`` of parameters and covariances, float64 by default; of GPyTorch's
+            kernels ``batch_shape``, ``active_dims``.
 
     Raises:
-        DataError: a Hurst index outside the tables.
+        ConfigurationError: a Hurst index outside the tables.
 
     Example:
         >>> times = torch.arange(1.0, 6.0).double()[:, None]
-        >>> near = MarkovFractionalKernel(0.3).double()(times).to_dense()
-        >>> exact = FractionalBrownianKernel(0.3).double()(times).to_dense()
+        >>> near = MarkovFractionalKernel(0.3)(times).to_dense()
+        >>> exact = FractionalBrownianKernel(0.3)(times).to_dense()
         >>> bool((near - exact).abs().max() < 0.01)
         True
     """

@@ -1,7 +1,8 @@
 """Cholesky factorisation that says what it had to do, and why it failed.
 
 The escalation is: no jitter; jitter relative to the mean diagonal, from ``100 eps`` upwards by
-factors of ten, reported by a ``PrecisionWarning``; then an error that diagnoses the matrix.
+factors of ten, reported by a ``PrecisionWarning``; then an error that diagnoses the matrix. Each
+matrix of a batch goes its own way, so that a bad one leaves the others as they are.
 """
 
 from __future__ import annotations
@@ -26,11 +27,12 @@ def safe_cholesky(
     """Lower Cholesky factor of a symmetric matrix, and the jitter added to its diagonal.
 
     Args:
-        matrix: symmetric; ``matrix + jitter I`` is factorised.
+        matrix: symmetric; ``matrix + jitter I`` is factorised, with a jitter only for those
+            matrices of a batch that need one, relative to their own diagonal.
         where: what the matrix is, for the messages, e.g. ``"kernel matrix of mode 1"``.
 
     Returns:
-        The factor and the jitter, 0.0 when none was needed.
+        The factor and the largest jitter of the batch, 0.0 when none was needed.
 
     Raises:
         NotPositiveDefiniteError: non-finite entries, or not positive definite even with a jitter
@@ -47,23 +49,27 @@ def safe_cholesky(
     if not bool(torch.isfinite(matrix).all()):
         _raise(matrix, where, 0.0)
     factor, info = torch.linalg.cholesky_ex(matrix)
-    if not bool((info > 0).any()):
+    bad = info > 0
+    if not bool(bad.any()):
         return factor, 0.0
-    scale = float(matrix.detach().diagonal(dim1=-2, dim2=-1).mean())
-    identity = torch.eye(matrix.shape[-1], dtype=matrix.dtype, device=matrix.device)
-    jitter = 100 * torch.finfo(matrix.dtype).eps * abs(scale)
-    for _ in range(NUM_TRIES):
-        factor, info = torch.linalg.cholesky_ex(matrix + jitter * identity)
-        if not bool((info > 0).any()):
+    scale = matrix.detach().diagonal(dim1=-2, dim2=-1).mean(-1).abs()
+    unit = 100 * torch.finfo(matrix.dtype).eps * scale
+    jitter, failed = torch.zeros_like(unit), bad
+    for exponent in range(NUM_TRIES):
+        jitter = torch.where(failed, unit * 10**exponent, jitter)
+        added = torch.diag_embed(jitter.unsqueeze(-1).expand(matrix.shape[:-1]))
+        factor, info = torch.linalg.cholesky_ex(matrix + added)
+        failed = info > 0
+        if not bool(failed.any()):
+            largest = float(jitter.max())
             text = message(
-                f"A jitter of {jitter:.1e} was added to make a matrix positive definite",
+                f"A jitter of {largest:.1e} was added to make a matrix positive definite",
                 where=where,
-                causes=_causes(matrix),
+                causes=_causes(matrix[bad]),
             )
             warnings.warn(text, PrecisionWarning, stacklevel=2)
-            return factor, jitter
-        jitter *= 10
-    _raise(matrix, where, jitter / 10)
+            return factor, largest
+    _raise(matrix[failed], where, float(jitter[failed].max()))
 
 
 def _raise(matrix: Tensor, where: str, jitter: float) -> NoReturn:

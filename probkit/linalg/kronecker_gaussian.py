@@ -76,7 +76,8 @@ class Conditioned(NamedTuple):
     def residual_square(self) -> Tensor:
         """Squared norm of y - A mean, averaged over columns, (*B)."""
         num_columns = self.correlation.shape[-len(self.scales) - 1]
-        return self.noise.square() * self.weighted_square / num_columns
+        # not the square of the noise, a fourth power of y, which overflows sooner
+        return self.noise * (self.noise * self.weighted_square) / num_columns
 
 
 def condition(

@@ -21,6 +21,7 @@ __all__ = [
     "cholesky",
     "from_trailing",
     "matmul",
+    "matvec",
     "semidefinite_root",
     "to_trailing",
 ]
@@ -54,6 +55,16 @@ def matmul(a: Float[Tensor, "p q *batch"], b: Float[Tensor, "q r *batch"]) -> Te
     for column, row in zip(columns[1:], rows[1:], strict=True):
         out = out.addcmul_(column, row)
     return out
+
+
+def matvec(a: Float[Tensor, "*batch p q"], x: Float[Tensor, "*batch q"]) -> Tensor:
+    """``a x`` with the batch in the *leading* dimensions, ``(*batch, p)``.
+
+    Example:
+        >>> matvec(2 * torch.eye(2), torch.ones(3, 2)).shape
+        torch.Size([3, 2])
+    """
+    return (a @ x.unsqueeze(-1)).squeeze(-1)
 
 
 class SmallCholesky(NamedTuple):

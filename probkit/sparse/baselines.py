@@ -103,7 +103,7 @@ def omp(
         tensor([0., 5., 0.], dtype=torch.float64)
     """
     sizes = tuple(a.shape[-1] for a in dictionaries)
-    limit = min(max_atoms or y.numel(), y.numel(), math.prod(sizes))
+    limit = min(y.numel() if max_atoms is None else max_atoms, y.numel(), math.prod(sizes))
     atoms: list[Tensor] = []
     chosen: list[int] = []
     residual, coefficients = y, y.new_zeros(0)

@@ -24,14 +24,14 @@ from probkit.sparse.paths import PathProgram
 from probkit.sparse.posterior import SparsePosterior
 from probkit.sparse.problem import Problem
 from probkit.sparse.program import Layout, RecoveryProgram, get_scales
-from probkit.sparse.reference import MAX_STEPS, REFERENCE_METHODS, ReferenceProgram
+from probkit.sparse.reference import MAX_STEPS, ReferenceProgram
+from probkit.sparse.settings import METHODS, check_factor_settings, check_settings, to_numbers
 from probkit.sparse.validation import check_grid, to_problem
-from probkit.validation import check_choice
 
 __all__ = ["METHODS", "KroneckerSBL", "Recovery"]
 
-METHODS = ("evidence", "pattern_coupled", "rank1", *REFERENCE_METHODS)
 _COUPLINGS = (0.0, 0.5, 0.8)
+_PAPER_COUPLING = 0.8
 _MAX_SWEEPS = 20_000
 
 
@@ -69,7 +69,7 @@ class Recovery:
 
     @property
     def noise(self) -> Tensor:
-        """Noise variance, (*batch)."""
+        """Noise variance, (*batch); without meaning for a problem whose y is zero."""
         return self.posterior.noise.reshape(self.posterior.layout["batch"])
 
     @property
@@ -121,15 +121,19 @@ class KroneckerSBL:
             or decibels), or "noiseless".
         starts: of "evidence": any of "flat", "em", "svd", "rank1".
         select: whether "evidence" chooses slices by what they are worth.
-        coupling: candidates for the strength of "pattern_coupled", or one number.
-        coupled: numbers of the coupled factors; None for the first, third, ...
+        coupling: of the pattern-coupled methods: strength in [0, 1], or several for
+            "pattern_coupled" to choose from; None for 0, .5 and .8, in the paper's for .8.
+        coupled: of "pattern_coupled": numbers of the coupled factors, from 0; None for the first,
+            third, ...
         order: "C" if the last factor's index runs fastest in vectors (``torch.kron``), "F" if the
             first one's does; concerns flattened y and ``Recovery.vector``.
-        tolerance: relative change of the evidence that ends a climb.
-        drop_below: share of a factor's largest scale below which a slice is dropped; None for the
-            method's own. The paper's methods take one number a factor as well.
+        tolerance: relative change of the evidence that ends a climb; the paper's methods have
+            their own rule.
+        drop_below: share in [0, 1) of a factor's largest scale below which a slice is dropped;
+            None for the method's own. The paper's methods take one number a factor as well.
         drop_absolute: of the paper's methods: scales below it are dropped as well.
-        max_steps: limit on the number of sweeps; None for 20 000, of the paper's methods 150.
+        max_steps: limit on the number of sweeps, >= 1; None for 20 000, of the paper's methods
+            150.
         max_bytes: limit on what is formed densely (the recovered tensor; "classic"'s dictionary).
 
     Attributes:
@@ -182,7 +186,8 @@ class KroneckerSBL:
             y: (*batch, [snapshots,] M_1, ..., M_I), or the same with the measurements flattened.
             dictionaries: A_k, (M_k, N_k), or (B, M_k, N_k) with one for each problem. Integers
                 become float64; everything is promoted to the widest of the given dtypes, so that
-                x is complex if y or any A_k is.
+                x is complex if y or any A_k is. Variances are squares of y: values beyond 1e150
+                in float64 (1e15 in float32) are refused.
             snapshots: whether the dimension before the measurements holds snapshots that share
                 their support.
             checkpoint: directory for checkpoints; None for none.
@@ -194,7 +199,7 @@ class KroneckerSBL:
             DataError, ShapeError, DtypeError, ConfigurationError: see the messages; all are
                 raised before any sweep.
         """
-        self._check_settings()
+        check_settings(self)
         problem, layout = to_problem(
             y,
             dictionaries,
@@ -204,7 +209,7 @@ class KroneckerSBL:
             max_bytes=self.max_bytes,
         )
         program = self._program(problem, layout)
-        self.result_: FitResult = CAVI(max_sweeps=self.max_steps or _MAX_SWEEPS).fit(
+        self.result_: FitResult = CAVI(max_sweeps=self._max_sweeps).fit(
             program,
             data=data_digest(problem.y, *problem.factors, problem.noise),
             reason=f"structured evidence maximisation, method {self.method!r}",
@@ -216,7 +221,7 @@ class KroneckerSBL:
         if self.result_.status is Status.MAX_STEPS:
             change = _last_change(self.result_)
             warnings.warn(
-                f"Not converged after {self.max_steps or _MAX_SWEEPS} sweeps; the evidence last "
+                f"Not converged after {self._max_sweeps} sweeps; the evidence last "
                 f"changed by {change:.3g}. Allow more with max_steps, or resume the result.",
                 FitWarning,
                 stacklevel=2,
@@ -258,7 +263,7 @@ class KroneckerSBL:
         matrices = [
             d if g is None else g.matrix() for d, g in zip(dictionaries, grids, strict=True)
         ]
-        self._check_settings()
+        check_settings(self)
         problem, layout = to_problem(
             y,
             matrices,
@@ -268,7 +273,7 @@ class KroneckerSBL:
             max_bytes=self.max_bytes,
         )
         self._check_refinable(problem, layout)
-        sweeps = CAVI(max_sweeps=self.max_steps or _MAX_SWEEPS)
+        sweeps = CAVI(max_sweeps=self._max_sweeps)
         on_grid = sweeps.fit(self._program(problem, layout)).posterior
         assert isinstance(on_grid, SparsePosterior)
         program = OffGridProgram(
@@ -296,8 +301,12 @@ class KroneckerSBL:
 
     @staticmethod
     def load(directory: str | Path) -> Recovery:
-        """A saved recovery, without data."""
-        return Recovery(FitResult.load(directory))
+        """A saved recovery, without data.
+
+        Raises:
+            CheckpointError: nothing readable, or a result of another model.
+        """
+        return Recovery(FitResult.load(directory, expect=SparsePosterior))
 
     def _free_atoms(
         self, result: FitResult, problem: Problem, layout: Layout, grids: list[Any], sweeps: CAVI
@@ -323,6 +332,10 @@ class KroneckerSBL:
         better = score > penalized_evidence(found, problem.num_data)
         return free if better else result
 
+    @property
+    def _max_sweeps(self) -> int:
+        return _MAX_SWEEPS if self.max_steps is None else self.max_steps
+
     def _result(self) -> FitResult:
         if not hasattr(self, "result_"):
             raise ConfigurationError(
@@ -331,11 +344,13 @@ class KroneckerSBL:
         return self.result_
 
     def _program(self, problem: Problem, layout: Layout) -> RecoveryProgram:
-        share = {} if self.drop_below is None else {"drop_below": self.drop_below}
-        own: dict[str, Any] = {"tolerance": self.tolerance, **share}
+        check_factor_settings(self, len(problem.factors))
+        shares = None if self.drop_below is None else to_numbers("drop_below", self.drop_below)
+        couplings = None if self.coupling is None else to_numbers("coupling", self.coupling)
+        own: dict[str, Any] = {"tolerance": self.tolerance}
+        own |= {} if shares is None else {"drop_below": shares[0]}
         if self.method == "pattern_coupled":
-            given = _COUPLINGS if self.coupling is None else self.coupling
-            couplings = given if isinstance(given, Sequence) else (given,)
+            couplings = couplings or list(_COUPLINGS)
             return CoupledProgram(problem, layout, couplings=couplings, coupled=self.coupled, **own)
         if self.method in ("evidence", "rank1"):
             starts = self.starts if self.method == "evidence" else ("rank1",)
@@ -344,15 +359,14 @@ class KroneckerSBL:
             shape, rows = tuple(problem.sizes), tuple(problem.y.shape[2:])
             problem = flat_problem(problem, self.max_bytes)
             layout = Layout(layout.batch, layout.snapshots, layout.order, shape, rows)
-        coupling = self.coupling if isinstance(self.coupling, float) else 0.8
         return ReferenceProgram(
             problem,
             layout,
             method=self.method,
-            coupling=coupling,
-            drop_below=self.drop_below,
-            drop_absolute=self.drop_absolute,
-            max_steps=self.max_steps or MAX_STEPS,
+            coupling=couplings[0] if couplings else _PAPER_COUPLING,
+            drop_below=shares[0] if shares and len(shares) == 1 else shares,
+            drop_absolute=float(self.drop_absolute),
+            max_steps=MAX_STEPS if self.max_steps is None else self.max_steps,
         )
 
     def _check_refinable(self, problem: Problem, layout: Layout) -> None:
@@ -363,19 +377,6 @@ class KroneckerSBL:
                     where="y" if problem.num_problems > 1 else "method",
                     got=layout.batch or self.method,
                     remedy="loop over the batch; use a Kronecker method",
-                )
-            )
-
-    def _check_settings(self) -> None:
-        check_choice("method", "method", self.method, METHODS)
-        unknown = [s for s in self.starts if s not in STARTS]
-        if unknown or not self.starts:
-            raise ConfigurationError(
-                message(
-                    "Unknown start",
-                    where="starts",
-                    got=list(self.starts),
-                    expected="some of " + ", ".join(STARTS),
                 )
             )
 

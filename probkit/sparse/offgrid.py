@@ -27,12 +27,11 @@ from probkit.linalg.kronecker_gaussian import kronecker_log_evidence
 from probkit.sparse.grids import GridDictionary, empty_memory, spacing_of
 from probkit.sparse.posterior import SparsePosterior
 from probkit.sparse.problem import Problem
-from probkit.sparse.program import Layout, RecoveryProgram, get_scales
+from probkit.sparse.program import NOISE_FLOOR, Layout, RecoveryProgram, get_scales
 from probkit.sparse.slices import drop_worth, entry_worth
 
 __all__ = ["OffGridProgram"]
 
-_NOISE_FLOOR = 1e-8
 _NEGLIGIBLE = 1e-8
 _MAX_CYCLES = 60
 
@@ -223,7 +222,7 @@ class OffGridProgram:
                 parts.append(state[f"grid_{k}"][mask] / self.spacing[k])
             parts.append(state[f"scale_{k}"][0, mask].log())
         if self.learn:
-            floor = _NOISE_FLOOR * self.problem.power
+            floor = NOISE_FLOOR * self.problem.power
             parts.append(torch.maximum(state["noise"] - floor, floor).log())
         return torch.cat(parts)
 
@@ -243,7 +242,7 @@ class OffGridProgram:
             start += size
         if not self.learn:
             return points, scales, state["noise"]
-        floor = _NOISE_FLOOR * self.problem.power
+        floor = NOISE_FLOOR * self.problem.power
         return points, scales, floor + flat[start:].exp()
 
     def _unpack(self, flat: Tensor, state: State, kept: list[Tensor]) -> State:

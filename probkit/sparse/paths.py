@@ -25,11 +25,9 @@ from probkit.infer.quasi_newton import Memory, direction, remember, wolfe_search
 from probkit.sparse.grids import GridDictionary, empty_memory, spacing_of
 from probkit.sparse.posterior import SparsePosterior
 from probkit.sparse.problem import Problem
-from probkit.sparse.program import Layout, RecoveryProgram, get_scales
+from probkit.sparse.program import NOISE_FLOOR, Layout, RecoveryProgram, get_scales
 
 __all__ = ["PathProgram"]
-
-_NOISE_FLOOR = 1e-8
 
 
 class PathProgram:
@@ -174,7 +172,7 @@ class PathProgram:
         ]
         parts.append(state["variance"].log())
         if self.learn:
-            floor = _NOISE_FLOOR * self.problem.power
+            floor = NOISE_FLOOR * self.problem.power
             parts.append(torch.maximum(state["noise"] - floor, floor).log())
         return torch.cat(parts)
 
@@ -191,7 +189,7 @@ class PathProgram:
         variance = flat[start : start + count].exp()
         if not self.learn:
             return points, variance, state["noise"]
-        floor = _NOISE_FLOOR * self.problem.power
+        floor = NOISE_FLOOR * self.problem.power
         return points, variance, floor + flat[start + count :].exp()
 
     def _columns(self, grids: list[Tensor], atoms: Tensor) -> list[Tensor]:

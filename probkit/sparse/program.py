@@ -20,10 +20,10 @@ from probkit.sparse.posterior import SparsePosterior
 from probkit.sparse.problem import Problem, scatter, scatter_grid
 from probkit.sparse.slices import drop_worth, entry_worth
 
-__all__ = ["Layout", "RecoveryProgram", "get_scales", "put"]
+__all__ = ["NOISE_FLOOR", "Layout", "RecoveryProgram", "get_scales", "put"]
 
 _NOISE_START = 0.1
-_NOISE_FLOOR = 1e-8
+NOISE_FLOOR = 1e-8
 
 
 @dataclass(frozen=True)
@@ -76,6 +76,7 @@ class RecoveryProgram:
             self._units = [ones[:1]] * len(problem.factors)
         self.num_factors = len(problem.factors)
         self.learn = problem.noise is None
+        self._silent = self.problem.power == 0  # x is zero there: nothing is to be computed
 
     def settings(self) -> dict[str, Any]:
         """For provenance and the identity of checkpoints."""
@@ -92,7 +93,7 @@ class RecoveryProgram:
             "noise": self.first_noise(),
             "best_noise": self.first_noise(),
             "best_score": torch.full((b,), -math.inf, **real),
-            "evidence": torch.full((b,), -math.inf, **real),
+            "evidence": torch.where(self._silent, 0.0, torch.full((b,), -math.inf, **real)),
             "start": torch.zeros((), dtype=torch.long),
             "phase": torch.zeros((), dtype=torch.long),
             "finished": torch.zeros((), dtype=torch.bool),
@@ -106,7 +107,7 @@ class RecoveryProgram:
         del generator
         rows = (~state["done"]).nonzero().squeeze(-1)
         name = self.phases[int(state["phase"])]
-        new = {**state, **getattr(self, name)(state, rows)}
+        new = {**state, **getattr(self, name)(state, rows)} if len(rows) else dict(state)
         new["count"] = new["count"] + 1
         # segments below zero are the program's own business: it says itself when it is finished
         segment = -1 - int(state["start"]) * len(self.phases) - int(state["phase"])
@@ -164,7 +165,8 @@ class RecoveryProgram:
         """Starting scales, (B, N_k)."""
         del start
         b = self.problem.num_problems
-        return [g.expand(b, -1).clone() for g in self.problem.equal_scales()]
+        heard = (~self._silent).unsqueeze(-1)
+        return [torch.where(heard, g.expand(b, -1), 0.0) for g in self.problem.equal_scales()]
 
     def first_noise(self) -> Tensor:
         if self.problem.noise is not None:
@@ -196,7 +198,7 @@ class RecoveryProgram:
     # -- machinery --------------------------------------------------------------------------------
 
     def noise_floor(self, noise: Tensor, rows: Tensor) -> Tensor:
-        return torch.maximum(noise, _NOISE_FLOOR * self._power()[rows])
+        return torch.maximum(noise, NOISE_FLOOR * self._power()[rows])
 
     def prune(self, scales: list[Tensor], threshold: float) -> list[Tensor]:
         """Slices far below the largest of their factor become zero."""
@@ -208,13 +210,12 @@ class RecoveryProgram:
 
     def _enter(self, state: State) -> State:
         """Counters at the door of a phase."""
-        b, device = self.problem.num_problems, self.problem.y.device
         return {
             **state,
             "count": torch.zeros((), dtype=torch.long),
             "previous": torch.full_like(state["noise"], -math.inf),
-            "done": torch.zeros(b, dtype=torch.bool, device=device),
-            "changed": torch.zeros(b, dtype=torch.bool, device=device),
+            "done": self._silent.clone(),
+            "changed": torch.zeros_like(self._silent),
         }
 
     def next_phase(self, state: State) -> int:
@@ -251,7 +252,7 @@ class RecoveryProgram:
         learned = self.problem.noise is None
         noise = self._power() if learned else state["best_noise"]
         nothing = self.problem.null_evidence(noise) >= state["best_score"]
-        nothing = nothing | (self.problem.power == 0)
+        nothing = nothing | self._silent
         new = dict(state)
         for k in range(self.num_factors):
             scale = state[f"best_scale_{k}"]

@@ -22,7 +22,7 @@ from probkit.errors import (
 )
 from probkit.sparse.grids import GridDictionary
 from probkit.sparse.problem import Problem
-from probkit.sparse.program import Layout
+from probkit.sparse.program import NOISE_FLOOR, Layout
 from probkit.validation import as_tensor, check_choice, check_finite
 
 __all__ = ["check_grid", "check_noise", "to_dictionaries", "to_problem"]
@@ -30,6 +30,7 @@ __all__ = ["check_grid", "check_noise", "to_dictionaries", "to_problem"]
 _NOISELESS = 1e-12
 _DUPLICATE = 1 - 1e-10
 _TOO_LOUD = 10.0
+_MARGIN = 100.0
 _MISSING = (
     "missing measurements break the Kronecker form: fill them in, drop whole rows of a factor, or "
     "see probkit.linalg.masked_kronecker"
@@ -76,10 +77,16 @@ def to_problem(
                 remedy="recover slices of the problem, or raise max_bytes",
             )
         )
+    _check_squares(data, "y")
+    for k, a in enumerate(factors):
+        _check_squares(a, f"dictionaries[{k}]")
     problem = Problem(factors, data, None)
     variance = check_noise(noise, problem)
-    if bool((problem.power == 0).any()):
-        warnings.warn("y is zero everywhere: the recovered x is zero.", FitWarning, stacklevel=4)
+    silent = problem.power == 0
+    if bool(silent.any()):
+        which = f" in {int(silent.sum())} of {len(silent)} problems" if len(silent) > 1 else ""
+        text = f"y is zero everywhere{which}: the recovered x is zero."
+        warnings.warn(text, FitWarning, stacklevel=4)
     return Problem(factors, data, variance), layout
 
 
@@ -240,6 +247,10 @@ def _arrange(
             y = y.permute(*range(len(outer_shape)), *reversed(range(len(outer_shape), y.dim())))
     else:
         raise _misfit(y, rows, snapshots)
+    if 0 in y.shape:
+        raise ShapeError(
+            message("There is nothing to recover", where="y", got=tuple(y.shape), expected="no 0")
+        )
     batch = outer_shape[: len(outer_shape) - lead]
     columns = outer_shape[-1] if snapshots else 1
     arranged = y.reshape(math.prod(batch), columns, *rows)
@@ -254,6 +265,26 @@ def _arrange(
             )
         )
     return arranged, Layout(batch, snapshots, order)
+
+
+def _check_squares(values: Tensor, where: str) -> None:
+    """Variances are squares: those of (B, ...) must be numbers of the dtype, as must their sum."""
+    largest = values.abs().flatten(1).amax(-1)
+    limits = torch.finfo(values.real.dtype)
+    low = math.sqrt(limits.tiny / NOISE_FLOOR)
+    high = math.sqrt(limits.max / values[0].numel()) / _MARGIN
+    wider = ", or convert to float64" if limits.bits < 64 else ""
+    bad = largest[(largest > high) | ((largest > 0) & (largest < low))]
+    if len(bad):
+        raise DataError(
+            message(
+                f"Variances in these units are out of the range of {values.real.dtype}",
+                where=where,
+                got=f"a largest absolute value of {float(bad[0]):.3g}",
+                expected=f"0, or between {low:.1g} and {high:.1g}",
+                remedy=f"divide {where} by {float(bad[0]):.1g}{wider}",
+            )
+        )
 
 
 def _misfit(y: Tensor, rows: list[int], snapshots: bool) -> ShapeError:

@@ -23,6 +23,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from probkit.errors import DataError, message
+from probkit.linalg.small import matvec
 from probkit.statespace.types import Posterior, Transitions
 
 __all__ = ["interpolate"]
@@ -67,8 +68,8 @@ def interpolate(
     A_l, Q_l = _step(chain, times[left], points, has_left)
     A_r, Q_r = _step(chain, points, times[right], has_right)
     to_left, to_right, noise = _bridge(A_l, Q_l, A_r, Q_r)
-    mean = _apply(to_left, posterior.mean[..., left, :])
-    mean = mean + _apply(to_right, posterior.mean[..., right, :])
+    mean = matvec(to_left, posterior.mean[..., left, :])
+    mean = mean + matvec(to_right, posterior.mean[..., right, :])
     covariance = (
         noise
         + to_left @ posterior.covariance[..., left, :, :] @ to_left.mT
@@ -118,7 +119,3 @@ def _solve_scaled(matrix: Tensor, rhs: Tensor) -> Tensor:
         inverse = torch.linalg.pinv(scaled, hermitian=True)
         return scale * (inverse @ (scale * rhs))
     return scale * torch.cholesky_solve(scale * rhs, factor)
-
-
-def _apply(a: Tensor, x: Tensor) -> Tensor:
-    return (a @ x.unsqueeze(-1)).squeeze(-1)

@@ -20,7 +20,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from probkit.linalg.small import from_trailing, semidefinite_root, to_trailing
+from probkit.linalg.small import from_trailing, matvec, semidefinite_root, to_trailing
 from probkit.statespace.score import Adjoint, Filtered, Smoothed, smooth_with
 from probkit.statespace.types import Posterior, Sites, Transitions
 
@@ -65,9 +65,9 @@ class SequentialEngine:
         for i in reversed(range(v.shape[-2])):
             if gradients:
                 back = transitions.A[..., i + 1, :, :]
-                r, N = _apply(back.mT, r), back.mT @ N @ back
+                r, N = matvec(back.mT, r), back.mT @ N @ back
             kept = M[..., i, :, :]
-            r = _apply(kept.mT, v[..., i, :] + r)
+            r = matvec(kept.mT, v[..., i, :] + r)
             N = W[..., i, :, :] @ scaled[..., i, :, :] + kept.mT @ N @ kept
             gradients.append(r)
             informations.append(N)
@@ -86,8 +86,8 @@ class SequentialEngine:
             root, X, Y = _predict(A, noise_roots[..., i + 1, :, :], steps[i].filtered_root)
             gain = torch.linalg.solve_triangular(root, X.mT, upper=False, left=False)
             crosses.append(covariance @ gain.mT)
-            predicted = _apply(A, steps[i].filtered_mean)
-            mean = steps[i].filtered_mean + _apply(gain, mean - predicted)
+            predicted = matvec(A, steps[i].filtered_mean)
+            mean = steps[i].filtered_mean + matvec(gain, mean - predicted)
             covariance = Y.mT @ Y + gain @ covariance @ gain.mT
             means.append(mean)
             covariances.append(covariance)
@@ -129,11 +129,11 @@ def _forward(transitions: Transitions, H: Tensor, sites: Sites) -> list[_Step]:
             sites.precision[..., i : i + 1, :, :], sites.linear[..., i : i + 1, :], sites.log_scale
         )
         _, v = _linear_terms(H, at_point, m.unsqueeze(-2))
-        mean = m + _apply(S_f, _apply(S_f.mT, v.squeeze(-2)))
+        mean = m + matvec(S_f, matvec(S_f.mT, v.squeeze(-2)))
         steps.append(_Step(m, S, mean, S_f, half_logdet))
         if i + 1 < W.shape[-3]:
             A = transitions.A[..., i + 1, :, :]
-            m = _apply(A, mean)
+            m = matvec(A, mean)
             S, _, _ = _predict(A, noise_roots[..., i + 1, :, :], S_f)
     return steps
 
@@ -154,13 +154,9 @@ def _site_roots(H: Tensor, sites: Sites) -> Tensor:
 def _linear_terms(H: Tensor, sites: Sites, m: Tensor) -> tuple[Tensor, Tensor]:
     """``h = H' linear`` and ``v = h - H' precision H m``."""
     row = H.unsqueeze(-3)
-    residual = sites.linear - _apply(sites.precision, _apply(row, m))
-    return _apply(row.mT, sites.linear), _apply(row.mT, residual)
+    residual = sites.linear - matvec(sites.precision, matvec(row, m))
+    return matvec(row.mT, sites.linear), matvec(row.mT, residual)
 
 
 def _roots(x: Tensor) -> Tensor:
     return from_trailing(semidefinite_root(to_trailing(x)))
-
-
-def _apply(a: Tensor, x: Tensor) -> Tensor:
-    return (a @ x.unsqueeze(-1)).squeeze(-1)

@@ -26,6 +26,7 @@ from torch import Tensor
 
 from probkit.errors import ConfigurationError, NotPositiveDefiniteError, message
 from probkit.linalg.log_normalizer import log_normalizer
+from probkit.linalg.small import matvec
 from probkit.statespace.information import prior_precision
 from probkit.statespace.smoother import choose_method
 from probkit.statespace.types import Transitions
@@ -108,13 +109,13 @@ def condition_on_values(
     for index in range(len(steps) - 1, -1, -1):
         step = steps[index]
         if step.variance is not None:
-            r = H[..., 0, :] * (step.residual / step.variance).unsqueeze(-1) + _apply(step.M.mT, r)
+            r = H[..., 0, :] * (step.residual / step.variance).unsqueeze(-1) + matvec(step.M.mT, r)
             N = H.mT @ H / step.variance[..., None, None] + step.M.mT @ N @ step.M
-        means.append(step.mean + _apply(step.covariance, r))
+        means.append(step.mean + matvec(step.covariance, r))
         covariance = step.covariance - step.covariance @ N @ step.covariance
         covariances.append(0.5 * (covariance + covariance.mT))
         A = transitions.A[..., index, :, :]
-        r, N = _apply(A.mT, r), A.mT @ N @ A
+        r, N = matvec(A.mT, r), A.mT @ N @ A
     return Conditional(torch.stack(means[::-1], -2), torch.stack(covariances[::-1], -3))
 
 
@@ -139,7 +140,7 @@ def _filter(transitions: Transitions, H: Tensor, values: Tensor, observed: Tenso
     steps = []
     for index, seen in enumerate(observed.tolist()):
         A, Q = transitions.A[..., index, :, :], transitions.Q[..., index, :, :]
-        mean, covariance = _apply(A, mean), A @ covariance @ A.mT + Q
+        mean, covariance = matvec(A, mean), A @ covariance @ A.mT + Q
         if not seen:
             steps.append(_Step(mean, covariance, identity, zero, None, zero))
             continue
@@ -187,10 +188,6 @@ def _in_output_coordinates(transitions: Transitions, H: Tensor) -> Transitions:
 
 def _shift(x: Tensor, amount: tuple[int, int]) -> Tensor:
     return torch.nn.functional.pad(x, (0, 0, *amount))
-
-
-def _apply(matrix: Tensor, vector: Tensor) -> Tensor:
-    return (matrix @ vector.unsqueeze(-1)).squeeze(-1)
 
 
 def _check_variance(variance: Tensor, H: Tensor, transitions: Transitions, index: int) -> None:

@@ -15,7 +15,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from probkit.linalg.cyclic_reduction import factorize
-from probkit.linalg.small import from_trailing, semidefinite_root, to_trailing
+from probkit.linalg.small import from_trailing, matvec, semidefinite_root, to_trailing
 from probkit.random import Seed, as_generator
 from probkit.statespace.information import posterior_precision, prior_precision
 from probkit.statespace.score import expand_together
@@ -41,10 +41,10 @@ def sample_prior(
         torch.Size([3, 5, 1])
     """
     A, Q = transitions
-    steps = _apply(_root(Q), _noise((num_samples, *A.shape[:-1]), A, seed))
+    steps = matvec(_root(Q), _noise((num_samples, *A.shape[:-1]), A, seed))
     path = [steps[..., 0, :]]
     for i in range(1, A.shape[-3]):
-        path.append(_apply(A[..., i, :, :], path[-1]) + steps[..., i, :])
+        path.append(matvec(A[..., i, :, :], path[-1]) + steps[..., i, :])
     return torch.stack(path, -2)
 
 
@@ -87,8 +87,8 @@ def sample_posterior(
         return factor.solve(linear) + factor.sample(noise.movedim(0, -1)).movedim(-1, 0)
     paths = sample_prior(transitions, num_samples, generator)
     noise = _noise((*shape, H.shape[-2]), H, generator)
-    outputs = _apply(H.unsqueeze(-3), paths)
-    pseudo = _apply(sites.precision, outputs) + _apply(_root(sites.precision), noise)
+    outputs = matvec(H.unsqueeze(-3), paths)
+    pseudo = matvec(sites.precision, outputs) + matvec(_root(sites.precision), noise)
     residual = Sites(sites.precision, sites.linear - pseudo, sites.log_scale)
     return paths + smooth(transitions, H, residual, chosen).mean
 
@@ -102,7 +102,3 @@ def _noise(shape: tuple[int, ...], like: Tensor, seed: Seed) -> Tensor:
 
 def _root(x: Float[Tensor, "*batch n n"]) -> Float[Tensor, "*batch n n"]:
     return from_trailing(semidefinite_root(to_trailing(x)))
-
-
-def _apply(a: Tensor, x: Tensor) -> Tensor:
-    return (a @ x.unsqueeze(-1)).squeeze(-1)

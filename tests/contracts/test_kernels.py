@@ -126,17 +126,17 @@ class TestKroneckerSBL(OneColumnKernelTestCase, unittest.TestCase):
 
 class TestFractionalBrownian(OneColumnKernelTestCase, unittest.TestCase):
     def build(self, dtype, **kwargs):
-        return FractionalBrownianKernel(0.3, **kwargs)
+        return FractionalBrownianKernel(0.3, dtype=dtype, **kwargs)
 
 
 class TestFractionalNoise(OneColumnKernelTestCase, unittest.TestCase):
     def build(self, dtype, **kwargs):
-        return FractionalNoiseKernel(0.7, step=0.1, **kwargs)
+        return FractionalNoiseKernel(0.7, step=0.1, dtype=dtype, **kwargs)
 
 
 class TestMarkovFractional(OneColumnKernelTestCase, unittest.TestCase):
     def build(self, dtype, **kwargs):
-        return MarkovFractionalKernel(0.7, dt=0.01, **kwargs)
+        return MarkovFractionalKernel(0.7, dt=0.01, dtype=dtype, **kwargs)
 
 
 class TestSumOfProducts(OneColumnKernelTestCase, unittest.TestCase):

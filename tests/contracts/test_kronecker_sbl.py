@@ -2,11 +2,12 @@
 
 import pickle
 
+import numpy as np
 import pytest
 import torch
 
-from probkit.errors import FitWarning
-from probkit.infer import Status
+from probkit.errors import CheckpointError, FitWarning
+from probkit.infer import DrawsPosterior, FitResult, Status
 from probkit.sparse import METHODS, KroneckerSBL, simulate_recovery
 
 P = simulate_recovery(num_atoms=8, num_measurements=(5, 6), is_complex=True, seed=1)
@@ -70,3 +71,10 @@ def test_draws_of_complex_coefficients_go_to_a_data_tree():
     found = KroneckerSBL("svd").recover(P.y, P.dictionaries)
     tree = found.result.to_datatree()
     assert tree["posterior"]["x_real"].shape == (1, 200, 8, 8)
+
+
+def test_a_result_of_another_model_is_refused_when_loaded(tmp_path):
+    posterior = DrawsPosterior({"x": torch.zeros(1, 2)})
+    FitResult(Status.CONVERGED, posterior, {"objective": np.zeros(1)}).save(tmp_path)
+    with pytest.raises(CheckpointError, match=r"DrawsPosterior, expected SparsePosterior"):
+        KroneckerSBL.load(tmp_path)

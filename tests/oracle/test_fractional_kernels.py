@@ -6,7 +6,7 @@ import torch
 from gpytorch.distributions import MultivariateNormal
 from linear_operator.operators import ToeplitzLinearOperator
 
-from probkit.errors import DataError, ShapeError
+from probkit.errors import ConfigurationError, DataError, ShapeError
 from probkit.kernels import (
     FractionalBrownianKernel,
     FractionalNoiseKernel,
@@ -26,8 +26,8 @@ def uneven(size, seed=0):
 @pytest.mark.parametrize("hurst", [0.1, 0.5, 0.9])
 def test_exact_kernels_are_the_closed_forms(hurst):
     t = uneven(40)
-    motion = FractionalBrownianKernel(hurst).double()(t[:, None]).to_dense()
-    torch.testing.assert_close(motion, fbm_covariance(hurst, t), rtol=1e-6, atol=1e-7)
+    motion = FractionalBrownianKernel(hurst)(t[:, None]).to_dense()
+    torch.testing.assert_close(motion, fbm_covariance(hurst, t))
     grid = torch.arange(30, **F64)[:, None] * 0.5
     noise = FractionalNoiseKernel(hurst, step=0.5).double()(grid).evaluate_kernel()
     assert isinstance(noise, ToeplitzLinearOperator)
@@ -97,10 +97,21 @@ def test_regression_finds_the_index():
     assert model.covar_module.base_kernel.hurst.item() == pytest.approx(0.75, abs=0.06)
 
 
+@pytest.mark.parametrize(
+    "kind", [FractionalBrownianKernel, FractionalNoiseKernel, MarkovFractionalKernel]
+)
+def test_parameters_are_float64_unless_asked_otherwise(kind):
+    x = torch.arange(1.0, 5.0)[:, None]
+    for kernel, dtype in ((kind(), torch.float64), (kind(dtype=torch.float32), torch.float32)):
+        assert {p.dtype for p in kernel.parameters()} == {dtype}
+        assert kernel(x).to_dense().dtype == dtype
+    assert float(kind(0.3).hurst.detach()) == pytest.approx(0.3, rel=1e-14)
+
+
 def test_bad_input_is_named():
-    with pytest.raises(DataError, match="hurst"):
+    with pytest.raises(ConfigurationError, match="hurst"):
         MarkovFractionalKernel(0.99)
-    with pytest.raises(DataError, match="step"):
+    with pytest.raises(ConfigurationError, match="step"):
         FractionalNoiseKernel(0.5, step=0.0)
     with pytest.raises(DataError, match="starts at time 0"):
         FractionalBrownianKernel()(torch.tensor([[-1.0], [1.0]])).to_dense()

@@ -24,6 +24,18 @@ def test_jitter_is_reported_with_the_duplicate_rows(dtype):
     torch.testing.assert_close(factor @ factor.mT, matrix + jitter * torch.eye(4, dtype=dtype))
 
 
+def test_jitter_goes_to_the_matrices_that_need_it():
+    singular = torch.tensor([[1.0, 1.0], [1.0, 1.0 - 1e-14]], dtype=torch.float64)
+    fine = 1e-6 * torch.tensor([[1.0, 0.5], [0.5, 1.0]], dtype=torch.float64)
+    matrix = torch.stack([1e12 * singular, fine, 1e-3 * singular])
+    with pytest.warns(PrecisionWarning, match="rows 0 and 1"):
+        factor, jitter = safe_cholesky(matrix, where="batch")
+    torch.testing.assert_close(factor[1], torch.linalg.cholesky(fine), rtol=0, atol=0)
+    excess = (factor @ factor.mT - matrix).diagonal(dim1=-2, dim2=-1)
+    assert 0 < jitter < 1.0  # of a matrix of size 1e12
+    assert float(excess[2].max()) < 1e-14
+
+
 @pytest.mark.parametrize(
     ("matrix", "cause"),
     [

@@ -51,6 +51,30 @@ CASES = [
     (Y, A, {"max_bytes": 100.0}, ConfigurationError, ["byte budget", "36 atoms", "slices"]),
     (Y, A, {"method": "classic", "max_bytes": 1e3}, ConfigurationError, ["dense dictionary"]),
     (Y, [A[0].to("meta"), A[1]], {}, DataError, ["different devices", ".to(device)"]),
+    (Y[None][:0], A, {}, ShapeError, ["nothing to recover", "(0, 4, 5)"]),
+    (1e160 * Y, A, {}, DataError, ["y", "range of torch.float64", "divide"]),
+    (1e-200 * Y, A, {}, DataError, ["y", "range of torch.float64", "divide"]),
+    ((1e25 * Y).float(), [a.float() for a in A], {}, DataError, ["float32", "convert to float64"]),
+    (Y, [1e160 * A[0], A[1]], {}, DataError, ["dictionaries[0]", "range"]),
+    (Y, A, {"max_steps": 0}, ConfigurationError, ["max_steps", "0"]),
+    (Y, A, {"max_steps": 1.5}, ConfigurationError, ["max_steps", "1.5"]),
+    (Y, A, {"tolerance": -1.0}, ConfigurationError, ["tolerance", "-1.0"]),
+    (Y, A, {"drop_below": 2.0}, ConfigurationError, ["drop_below", "[0, 1)"]),
+    (Y, A, {"drop_below": -1.0}, ConfigurationError, ["drop_below", "[0, 1)"]),
+    (Y, A, {"drop_below": (0.1, 0.1)}, ConfigurationError, ["drop_below", "no such setting"]),
+    (Y, A, {"method": "am", "drop_below": (0.1,) * 3}, ConfigurationError, ["3 numbers"]),
+    (Y, A, {"drop_absolute": 0.1}, ConfigurationError, ["drop_absolute", "no such setting"]),
+    (Y, A, {"coupling": 0.5}, ConfigurationError, ["coupling", "pattern_coupled"]),
+    (Y, A, {"method": "pattern_coupled", "coupling": 5.0}, ConfigurationError, ["[0, 1]"]),
+    (Y, A, {"method": "pattern_coupled", "coupling": -3}, ConfigurationError, ["[0, 1]"]),
+    (Y, A, {"method": "pattern_coupled", "coupled": [7]}, ConfigurationError, ["coupled", "7"]),
+    (
+        Y,
+        A,
+        {"method": "paper_pattern_coupled", "coupling": (0.0, 0.5)},
+        ConfigurationError,
+        ["one number", "chooses among several"],
+    ),
     (torch.stack([Y] * 3), [a.expand(2, -1, -1) for a in A], {}, ShapeError, ["batches"]),
 ]
 
@@ -82,9 +106,30 @@ def test_dtypes_are_promoted():
 def test_silence_is_recovered_with_a_warning():
     with pytest.warns(FitWarning, match="zero everywhere"):
         found = KroneckerSBL().recover(torch.zeros_like(Y), A)
+    assert found.result.status is Status.CONVERGED
     assert float(found.mean.abs().max()) == 0.0
     assert math.isfinite(float(found.log_evidence))
     assert not bool(found.support.any())
+
+
+@pytest.mark.parametrize("method", ["evidence", "pattern_coupled", "svd"])
+def test_a_silent_problem_leaves_its_batch_alone(method):
+    model = KroneckerSBL(method, starts=("flat",))
+    alone = model.recover(Y, A)
+    with pytest.warns(FitWarning, match="in 1 of 2 problems"):
+        both = model.recover(torch.stack([torch.zeros_like(Y), Y]), A)
+    assert both.result.status is Status.CONVERGED
+    torch.testing.assert_close(both.mean[1], alone.mean)
+    assert float(both.mean[0].abs().max()) == float(both.sd[0].max()) == 0.0
+
+
+@pytest.mark.parametrize("coupling", [0, 1, 0.2, [0.2], (0.0,)])
+def test_the_papers_coupling_is_the_one_asked_for(coupling):
+    found = KroneckerSBL("paper_pattern_coupled", coupling=coupling, max_steps=2).fit(Y, A)
+    used = found.result_.provenance["settings"]["model"]
+    expected = coupling if isinstance(coupling, int | float) else coupling[0]
+    assert used["coupling"] == expected
+    assert used["max_steps"] == 2
 
 
 def test_pure_noise_gives_the_null_model():
