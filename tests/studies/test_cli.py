@@ -74,6 +74,8 @@ def test_fit_report_predict(table: Path, tmp_path: Path) -> None:
         (["nothing.csv"], ["no such file", "nothing.csv"]),
         (["nosuchset"], ["no such data set", "sst"]),
         (["TABLE", "--target", "snow"], ["snow", "rain"]),
+        (["TABLE", "--inputs", "day,rain", "--target", "rain"], ["--inputs", "target", "rain"]),
+        (["TABLE", "--inputs", "day,day"], ["--inputs", "twice", "day"]),
         (["TABLE", "--rank", "many"], ["rank", "many"]),
         (["TABLE", "--likelihood", "poisson", "--rank", "1"], ["poisson", "non-negative"]),
         (["TABLE", "--kernel", "day=rbf"], ["rbf", "matern12"]),

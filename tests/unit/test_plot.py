@@ -11,6 +11,7 @@ from matplotlib.backends.backend_agg import FigureCanvasAgg
 from probkit import plot
 from probkit.errors import DependencyError, ShapeError
 from probkit.fractional.video_figures import plot_frames
+from probkit.tensor.figures import known_places
 
 GENERATOR = torch.Generator().manual_seed(0)
 
@@ -124,3 +125,34 @@ def test_frames_end_together(tmp_path, figures):
     drawn = [bool(ax.images) for ax in figure.axes]
     assert drawn == [True] * 5 + [False] * 3 + [True] * 2
     assert [ax.get_title() for ax in figure.axes[:5]] == ["3", "4", "5", "6", "7"]
+
+
+def test_a_map_of_either_sign_is_even_about_zero_and_scaled_by_one_panel(tmp_path, figures):
+    observed = np.linspace(-2.0, 1.0, 12).reshape(3, 4)
+    panels = {"observed": observed, "mean": np.full((3, 4), 9.0)}
+    plot.plot_maps(panels, range(4), range(3), ["x", "y"], tmp_path / "m.png", scale="observed")
+    low, high = figures[0].axes[1].collections[0].get_clim()
+    assert low == -high
+    assert 1.9 < high <= 2.0
+
+
+def test_strongest_components_are_drawn_and_named(tmp_path, figures):
+    factors = [factor(9, 3), factor(4, 3)]
+    order = [[2, 0], [1]]
+    plot.plot_factors(factors, ["t", "d"], tmp_path / "f.png", order=order, dates=["t"])
+    shown = [ax.get_title() for ax in figures[0].axes if ax.axison]
+    assert shown == ["t, component 3", "t, component 1", "d, component 2"]
+
+
+def test_cells_without_data_are_unknown():
+    axis = torch.arange(4.0)
+    grid = torch.cartesian_prod(axis, axis)
+    known = known_places(axis, axis, grid[:-2])
+    assert known.sum() == 14 and not known[3, 2:].any()
+    scattered = torch.rand(60, 2, generator=torch.Generator().manual_seed(1))
+    scattered = scattered[(scattered - 0.7).abs().amax(1) > 0.28]
+    rows, columns = (torch.unique(part) for part in torch.cat([scattered, torch.ones(1, 2)]).T)
+    known = known_places(rows, columns, scattered)
+    i, j = (int((part - 0.7).abs().argmin()) for part in (rows, columns))
+    assert not known[i, j]
+    assert known.mean() > 0.5
