@@ -256,6 +256,10 @@ def test_verdicts():
     assert judge(Status.NON_FINITE, {}).colour == "red"
     assert judge(Status.CONVERGED, {}).colour == "amber"
     assert judge(Status.CONVERGED, {"point_estimate": True}).colour == "amber"
+    for share, count, colour in ((0.9, 500, "amber"), (0.6, 500, "red"), (0.6, 29, "amber")):
+        held_out = {"held_out_coverage": {"random": (share, count)}}
+        found = judge(Status.CONVERGED, held_out)
+        assert found.colour == colour and "random" in str(found)
     chains = {"max_r_hat": 1.0, "min_ess_bulk": 900.0, "num_draws": 100, "divergences": [0, 0]}
     assert judge(Status.CONVERGED, chains).colour == "green"
     assert judge(Status.CONVERGED, {**chains, "divergences": [3, 0]}).colour == "red"
