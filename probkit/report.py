@@ -41,15 +41,39 @@ _LOG_2PI = math.log(2 * math.pi)
 _MAX_POINTS = {2: 20_000, 3: 20_000, 4: 2000, 5: 600}
 _SUBSAMPLE_SEED = 0
 
-_HOW_TO_READ = """\
+_SCORES = {
+    "rmse": """\
 - **rmse**, **mae**: root mean squared and mean absolute error of the predictive mean, in units of
   the target; lower is better.
+""",
+    "nll": """\
 - **nll**: mean negative log predictive density of the held-out targets, in nats; lower is better.
   It punishes both errors and intervals of the wrong width, and differences are what counts.
+""",
+    "coverage_90": """\
 - **coverage_50/90/95**: share of held-out targets inside the central interval of that level; close
   to the level is good, lower means intervals that are too narrow.
+""",
+    "interval_score_90": """\
 - **interval_score_90**: width of the 90 % interval plus a penalty for targets outside; lower is
   better.
+""",
+    "nmse": """\
+- **nmse**: squared error over the squared norm of the truth; lower is better, 1 is that of zero.
+""",
+    "support_recovery": """\
+- **support_recovery**: places that are not zero in both, estimate and truth, over those in either;
+  estimates below a thousandth of the largest count as zero. Small coefficients that were kept, or
+  lost in the noise, lower it even where the nmse is small.
+""",
+    "symbol_errors": """\
+- **symbol_errors**: share of symbols decoded wrongly with the estimated channel; lower is better,
+  and the row *perfect* is the least that is possible.
+""",
+}
+"""how to read a score, by a name that has it"""
+
+_BASELINES = """\
 - Baselines: *mean* predicts the training mean; *linear interpolation* interpolates the training
   points on coordinates scaled to [0, 1] and takes the nearest point outside their hull. Their
   intervals are normal, with the spread of the targets or of the errors at points left out.
@@ -302,8 +326,16 @@ def _markdown(record: Mapping[str, Any]) -> str:
     parts += [_figures(record.get("figures")), _diagnostics(record.get("diagnostics"))]
     parts += [_pairs_section("Versions", record.get("versions"))]
     if record.get("scores"):
-        parts.append(f"## How to read the scores\n\n{_HOW_TO_READ}")
+        parts.append(f"## How to read the scores\n\n{_how_to_read(record['scores'])}")
     return "\n".join(part for part in parts if part)
+
+
+def _how_to_read(scores: Mapping[str, Mapping[str, Mapping[str, Any]]]) -> str:
+    """What is to be said of the scores and baselines that there are."""
+    rows = [named for hold_out in scores.values() for named in hold_out.items()]
+    names = {name for _, values in rows for name in values}
+    text = "".join(said for name, said in _SCORES.items() if name in names)
+    return text + (_BASELINES if any(row == "mean" for row, _ in rows) else "")
 
 
 def _status(status: Mapping[str, Any] | None) -> str:
@@ -324,7 +356,8 @@ def _estimates(estimates: Mapping[str, Mapping[str, Any]] | None) -> str:
 def _scores(record: Mapping[str, Any]) -> str:
     scores = record.get("scores") or {}
     held_out = record.get("held_out") or {}
-    parts = ["## Scores on held-out data\n"] if scores or held_out else []
+    title = record.get("scores_title", "Scores on held-out data")
+    parts = [f"## {title}\n"] if scores or held_out else []
     for label in dict.fromkeys([*scores, *held_out]):
         parts.append(f"### {label}\n")
         if label in held_out:

@@ -58,13 +58,14 @@ class Run:
         recovery: Recovery | None = None,
     ) -> LoopOutcome:
         """Run the loop with this call's checkpoint and callbacks, and its seed or a generator."""
+        shown = [Progress(self.engine, exact=stopping is None)] if self.progress else []
         return run_loop(
             step,
             initial,
             max_steps=max_steps,
             generator=as_generator(self.seed) if generator is None else generator,
             stopping=stopping,
-            callbacks=[*self.callbacks, *([Progress(self.engine)] if self.progress else [])],
+            callbacks=[*self.callbacks, *shown],
             checkpointer=self.checkpointer(),
             resume=self.resume,
             start=start,

@@ -17,9 +17,9 @@ from torch import Tensor
 
 from probkit.errors import DataError, message
 from probkit.infer.provenance import versions
-from probkit.plot import plot_history
 from probkit.sparse.comparison import Sweep, estimate, timed
 from probkit.sparse.estimator import KroneckerSBL, Recovery
+from probkit.sparse.figures import draw
 from probkit.sparse.irs import IRSChannel, simulate_irs
 from probkit.sparse.metrics import nmse, support_recovery, symbol_error_rate
 from probkit.study import (
@@ -153,6 +153,8 @@ class RecoverStudy:
         arrays = {"mean": found.mean, "sd": found.sd, "low": low, "high": high}
         arrays |= {"support": found.support, "probability": found.probability}
         arrays |= {"noise": found.noise, "log_evidence": found.log_evidence}
+        if problem.x is not None:  # for who draws the figures again
+            arrays["truth"] = _truth(problem.x, found)
         plain: dict[str, Any] = {name: a.cpu().numpy() for name, a in arrays.items()}
         np.savez(self.out / "recovery.npz", **plain)
         record = self._record(problem, found)
@@ -181,10 +183,12 @@ class RecoverStudy:
                 "atoms": [a.shape[-1] for a in problem.dictionaries],
             },
             **fit_sections(found.result),
-            "figures": relative_figures(draw(found, self.out / "figures"), self.out),
         }
-        if problem.x is not None:
-            truth = problem.x.reshape(found.mean.shape).to(found.mean.dtype)
+        truth = None if problem.x is None else _truth(problem.x, found)
+        figures = draw(found, self.out / "figures", truth)
+        record["figures"] = relative_figures(figures, self.out)
+        if truth is not None:
+            record["scores_title"] = "Scores against the truth in the file"
             scores = {
                 "nmse": nmse(found.mean, truth),
                 "support_recovery": support_recovery(found.mean, truth),
@@ -220,6 +224,7 @@ class IRSStudy:
         figures = sweep.draw(self.out / "figures", ("nmse", "symbol_errors", "seconds"))
         record = {
             "title": "Channel estimation through an intelligent reflecting surface",
+            "scores_title": "Scores against the simulated channels",
             "study": {"family": "sparse", "command": "irs"},
             "data": {"channels": self.num_channels, "symbols": self.num_symbols},
             "scores": sweep.scores(),
@@ -267,18 +272,22 @@ def channel_coverage(channel: IRSChannel, found: Recovery, generator: torch.Gene
     return float(((low <= true) & (true <= high)).double().mean())
 
 
-def draw(found: Recovery, folder: Path) -> dict[str, Path]:
-    """The figures of a recovery, by caption."""
-    return {"Log evidence by sweep": plot_history(found.result.history, folder / "evidence.png")}
-
-
 def redraw(directory: Path) -> dict[str, Path]:
     """Draw the figures of a saved recovery again; paths by caption.
 
     Raises:
         CheckpointError: there is no readable recovery in the directory.
     """
-    return draw(KroneckerSBL.load(directory), directory / "figures")
+    found, truth = KroneckerSBL.load(directory), None
+    stored = directory / "recovery.npz"
+    if stored.is_file():  # a result saved by hand has none
+        with np.load(stored, allow_pickle=False) as arrays:
+            truth = torch.as_tensor(arrays["truth"]) if "truth" in arrays.files else None
+    return draw(found, directory / "figures", truth)
+
+
+def _truth(x: Tensor, found: Recovery) -> Tensor:
+    return x.reshape(found.mean.shape).to(found.mean.dtype)
 
 
 def _text(values: Tensor) -> str:

@@ -32,12 +32,15 @@ def test_recover_from_the_command_line(problem, tmp_path):
     command += ["--out", str(out), "--quiet"]
     done = subprocess.run(command, capture_output=True, text=True, timeout=300, check=False)
     assert done.returncode == 0, done.stderr
-    scores = json.loads((out / "report.json").read_text())["scores"]["x"]["probkit"]
+    record = json.loads((out / "report.json").read_text())
+    scores = record["scores"]["x"]["probkit"]
+    assert record["figures"]["Coefficients"] == "figures/coefficients.png"
     assert scores["nmse"] < 0.05
     with np.load(out / "recovery.npz") as found:
         assert found["mean"].shape == (8, 8)
         assert found["probability"].max() <= 1.0
         mean = found["mean"]
+        assert found["truth"].shape == mean.shape
     np.testing.assert_allclose(KroneckerSBL.load(out).mean.numpy(), mean)
     again = subprocess.run(command, capture_output=True, text=True, timeout=300, check=False)
     assert again.returncode == 2

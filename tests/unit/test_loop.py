@@ -10,6 +10,7 @@ import torch
 
 from probkit.errors import CheckpointError, NotPositiveDefiniteError
 from probkit.infer import Status, StepInfo, loop
+from probkit.infer.callbacks import Progress
 from probkit.infer.checkpoint import Checkpointer
 from probkit.infer.loop import run_loop
 from probkit.infer.stopping import (
@@ -205,6 +206,19 @@ def test_callbacks_see_every_step_and_the_end():
     outcome = run(walk, max_steps=3, callbacks=[recorder])
     steps = list(enumerate(outcome.history["objective"], start=1))
     assert recorder.events == [("start", 3, 0), *steps, ("finish", Status.MAX_STEPS)]
+
+
+@pytest.mark.parametrize("exact", [True, False])
+def test_no_share_is_shown_of_a_limit_that_need_not_be_reached(exact, capsys):
+    run_loop(
+        lambda state, g: (state, StepInfo(1.0)),
+        lambda g: {"x": torch.zeros(1)},
+        max_steps=3,
+        generator=torch.Generator(),
+        callbacks=[Progress("fit", exact=exact)],
+    )
+    told = capsys.readouterr().err
+    assert ("100%" in told, "3/3" in told) == (exact, exact) and "3" in told
 
 
 def test_late_metrics_are_padded():

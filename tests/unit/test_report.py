@@ -163,6 +163,14 @@ def test_report_is_strict_json_and_readable_text(tmp_path):
         assert part in text
 
 
+def test_only_scores_that_are_there_are_explained(tmp_path):
+    scores = {"x": {"probkit": {"nmse": 0.1}}}
+    record = {"scores_title": "Scores against the truth", "scores": scores}
+    text = write_report(tmp_path, record).read_text(encoding="utf-8")
+    assert "## Scores against the truth" in text and "- **nmse**" in text
+    assert "rmse" not in text and "Baselines" not in text
+
+
 def test_absent_sections_are_left_out(tmp_path):
     text = write_report(tmp_path, {"title": "Empty"}).read_text(encoding="utf-8")
     assert text == "# Empty\n"
