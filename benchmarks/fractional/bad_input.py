@@ -110,7 +110,7 @@ def _mixed_units() -> bool:
         rows = [f"{n},{n % 5}" for n in range(20)]
         rows[4] = "2020-01-05,1"
         file.write_text("\n".join(["time,level", *rows]) + "\n")
-        return _raises(lambda: load_series(str(file), time="time"), "mixes numbers and text", "rows [5]")
+        return _raises(lambda: load_series(str(file), time="time"), "mixes numbers and text", "[5]")
 
 
 def _missing_and_infinite() -> bool:
