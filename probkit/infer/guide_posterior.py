@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Any
 
 import torch
 from torch import Tensor
 
 from probkit.infer.flat_guides import FlatGuide
+from probkit.infer.point_estimate import PointEstimate
 from probkit.infer.posterior import DrawsPosterior
 from probkit.infer.protocols import State
 from probkit.infer.registry import register
@@ -24,14 +26,21 @@ class GuidePosterior(DrawsPosterior):
     Args:
         draws: (chain, draw, *event) by site.
         guide: the fitted guide.
+        dims: names of a site's dimensions, for the data tree.
     """
 
-    def __init__(self, draws: dict[str, Tensor], guide: FlatGuide) -> None:
-        super().__init__(draws)
+    def __init__(
+        self,
+        draws: dict[str, Tensor],
+        guide: FlatGuide,
+        *,
+        dims: dict[str, list[str]] | None = None,
+    ) -> None:
+        super().__init__(draws, dims=dims)
         self.guide = guide
 
     def sample(self, num_samples: int, generator: torch.Generator) -> dict[str, Tensor]:
-        """Fresh draws of the guide, (num_samples, *event) by site."""
+        """Fresh draws of the guide, (num_samples, *event) by unknown; no derived sites."""
         return self.guide.draw(num_samples, int(torch.randint(2**62, (), generator=generator)))
 
     def spec(self) -> dict[str, Any]:
@@ -48,9 +57,22 @@ class GuidePosterior(DrawsPosterior):
         """Rebuild from a manifest's spec and the saved tensors; no model, no data."""
         draws = {name: tensors[f"draws.{name}"] for name in spec["sites"]}
         state = {k.removeprefix(_GUIDE): v for k, v in tensors.items() if k.startswith(_GUIDE)}
-        return cls(draws, FlatGuide.from_spec(spec["guide"], state))
+        return cls(draws, FlatGuide.from_spec(spec["guide"], state), dims=spec["dims"])
 
 
-def posterior_of(draws: dict[str, Tensor], guide: Any) -> DrawsPosterior:
-    """The posterior of a variational fit: with its guide, if that is known by itself."""
-    return GuidePosterior(draws, guide) if isinstance(guide, FlatGuide) else DrawsPosterior(draws)
+def posterior_of(
+    draws: Mapping[str, Tensor], guide: Any, learned: dict[str, Tensor]
+) -> DrawsPosterior | PointEstimate:
+    """The posterior of a variational fit: with its guide, if that is known by itself.
+
+    A model without unknowns of its own, whose parameters were maximised, has only these.
+
+    Args:
+        draws: (draw, *event) by site.
+        guide: the fitted guide.
+        learned: values of parameters by name.
+    """
+    if not draws:
+        return PointEstimate(learned)
+    chain = {name: value[None] for name, value in draws.items()}
+    return GuidePosterior(chain, guide) if isinstance(guide, FlatGuide) else DrawsPosterior(chain)

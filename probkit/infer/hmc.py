@@ -32,6 +32,7 @@ from probkit.infer.engine import (
 from probkit.infer.hmc_diagnostics import energy_diagnostics, sampler_status, stuck_chains
 from probkit.infer.many_chains import ManyChains
 from probkit.infer.model_checks import ModelChecks
+from probkit.infer.model_sites import describe_by_model
 from probkit.infer.native.lowering import Unsupported
 from probkit.infer.nuts import NUTS
 from probkit.infer.posterior import DrawsPosterior
@@ -179,15 +180,15 @@ class HMC:
             progress=progress,
             every=1,
         )
-        result = self._run(potential, *self._trajectories(potential), run, None)
-        result.checks = ModelChecks(model, arguments)
-        return result
+        checks = ModelChecks(model, arguments)
+        return self._run(potential, *self._trajectories(potential), checks, run, None)
 
     def _run(
         self,
         potential: Potential,
         trajectories: Trajectories,
         how: dict[str, Any],
+        checks: ModelChecks,
         run: Run,
         start: Checkpoint | None,
     ) -> FitResult:
@@ -219,9 +220,9 @@ class HMC:
         def resume_with(**changes: Any) -> FitResult:
             engine = replace(self, **changes)
             following = replace(run, settings={**run.settings, **asdict(engine)})
-            return engine._run(potential, trajectories, how, following, outcome.checkpoint)
+            return engine._run(potential, trajectories, how, checks, following, outcome.checkpoint)
 
-        return FitResult(
+        result = FitResult(
             status,
             DrawsPosterior(draws),
             {name: np.asarray(column) for name, column in outcome.history.items()},
@@ -231,6 +232,7 @@ class HMC:
             resume_with,
             state,
         )
+        return describe_by_model(result, checks)
 
     def _trajectories(self, potential: Potential) -> tuple[Trajectories, dict[str, Any]]:
         """How blocks run, and the record of it for the provenance."""

@@ -34,6 +34,7 @@ from probkit.infer.importance import WeightedDraws
 from probkit.infer.loop import LoopOutcome
 from probkit.infer.mode_search import ModeSearch
 from probkit.infer.model_checks import ModelChecks
+from probkit.infer.model_sites import describe_by_model
 from probkit.infer.posterior import DrawsPosterior
 from probkit.infer.pyro_data import ModelArguments
 from probkit.infer.result import FitResult
@@ -135,12 +136,18 @@ class Laplace:
             progress=progress,
             every=self.checkpoint_every,
         )
-        result = self._run(density, run, None)
+        checks = None
         if not isinstance(model, SmoothDensity):
-            result.checks = ModelChecks(model, ModelArguments.of(data))
-        return result
+            checks = ModelChecks(model, ModelArguments.of(data))
+        return self._run(density, checks, run, None)
 
-    def _run(self, density: SmoothDensity, run: Run, start: Checkpoint | None) -> FitResult:
+    def _run(
+        self,
+        density: SmoothDensity,
+        checks: ModelChecks | None,
+        run: Run,
+        start: Checkpoint | None,
+    ) -> FitResult:
         search = ModeSearch(density, self.tolerance, newton=True)
         outcome = run.loop(
             search.step, search.initialize, self.max_steps, stopping=Stalled(), start=start
@@ -156,10 +163,10 @@ class Laplace:
         def resume_with(**changes: Any) -> FitResult:
             engine = replace(self, **changes)
             following = replace(run, settings={**run.settings, **asdict(engine)})
-            return engine._run(density, following, outcome.checkpoint)
+            return engine._run(density, checks, following, outcome.checkpoint)
 
         result.resume_with = resume_with
-        return result
+        return result if checks is None else describe_by_model(result, checks)
 
 
 def density_of(model: Any, data: Any) -> tuple[SmoothDensity, str]:

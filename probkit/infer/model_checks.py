@@ -27,6 +27,7 @@ import torch
 from jaxtyping import Float
 from pyro import poutine
 from pyro.distributions.util import scale_and_mask
+from pyro.poutine.uncondition_messenger import UnconditionMessenger
 from pyro.poutine.util import site_is_subsample
 from torch import Tensor
 from torch.func import vmap
@@ -94,7 +95,7 @@ class ModelChecks:
         names = self._observed()
 
         def one(values: dict[str, Tensor], _: Tensor) -> dict[str, Tensor]:
-            free = poutine.condition(poutine.uncondition(self.model), data=values)
+            free = poutine.condition(_Free()(self.model), data=values)
             return {name: site["value"] for name, site in self._run(free) if name in names}
 
         return self._map(one, draws, spawn_seeds(as_generator(seed), 1)[0])
@@ -110,12 +111,35 @@ class ModelChecks:
         def one(_: dict[str, Tensor], __: Tensor) -> dict[str, Tensor]:
             return {
                 name: site["value"]
-                for name, site in self._run(poutine.uncondition(self.model))
-                if site["type"] == "sample" and not isinstance(site["fn"], dist.Unit)
+                for name, site in self._run(_Free()(self.model))
+                if not site_is_subsample(site) and not isinstance(site["fn"], dist.Unit)
             }
 
         nothing = {"": torch.zeros(num_samples)}
         return self._map(one, nothing, spawn_seeds(as_generator(seed), 1)[0])
+
+    def deterministic(
+        self, draws: dict[str, Float[Tensor, "draw *event"]]
+    ) -> dict[str, Float[Tensor, "draw *event"]]:
+        """Values at every draw of ``pyro.deterministic`` sites that the draws lack, by site.
+
+        None where a plate subsamples: the values would be those of one minibatch.
+        """
+        sites = self.sites()
+        names = {n for n, s in sites.items() if s["infer"].get("_deterministic", False)}
+        if not names - set(draws) or any(_subsamples(site) for site in sites.values()):
+            return {}
+
+        def one(values: dict[str, Tensor], _: Tensor) -> dict[str, Tensor]:
+            found = self._run(poutine.condition(self.model, data=values))
+            return {name: site["value"] for name, site in found if name in names - set(draws)}
+
+        return self._map(one, draws, 0)
+
+    def sites(self) -> dict[str, Any]:
+        """Sample sites of one run of the model, subsampling included, by name."""
+        with param_scope(), self._learned(), pyro_seed(0), torch.no_grad():
+            return dict(self._run(self.model))
 
     def check(
         self, posterior: PosteriorLike, num_samples: int = 500, seed: Seed = 0
@@ -146,25 +170,21 @@ class ModelChecks:
 
     def data(self) -> dict[str, Tensor]:
         """The observed values by site."""
-        with param_scope(), self._learned(), pyro_seed(0), torch.no_grad():
-            return {n: s["value"] for n, s in self._run(self.model) if _is_observation(s)}
+        return {n: s["value"] for n, s in self.sites().items() if _is_observation(s)}
 
     def _seen(self) -> dict[str, Tensor]:
         """Which entries count, ``(*batch)``, of observed sites where some do not."""
-        with param_scope(), self._learned(), pyro_seed(0), torch.no_grad():
-            sites = [(n, s) for n, s in self._run(self.model) if _is_observation(s)]
         masks = {
             name: torch.as_tensor(site["mask"], dtype=torch.bool).expand(site["fn"].batch_shape)
-            for name, site in sites
-            if site["mask"] is not None
+            for name, site in self.sites().items()
+            if _is_observation(site) and site["mask"] is not None
         }
         return {name: mask for name, mask in masks.items() if not bool(mask.all())}
 
     def _observed(self) -> list[str]:
-        with param_scope(), self._learned(), pyro_seed(0), torch.no_grad():
-            sites = self._run(self.model)
-        for name, site in sites:
-            if site_is_subsample(site) and len(site["value"]) < site["fn"].size:
+        sites = self.sites()
+        for name, site in sites.items():
+            if _subsamples(site):
                 raise ConfigurationError(
                     message(
                         "Pointwise likelihoods and predictions need all the data",
@@ -173,7 +193,7 @@ class ModelChecks:
                         remedy="check with a model whose plates do not subsample",
                     )
                 )
-        names = [name for name, site in sites if _is_observation(site)]
+        names = [name for name, site in sites.items() if _is_observation(site)]
         if not names:
             raise ConfigurationError(
                 message("The model observes nothing", remedy="give data to a site by obs=")
@@ -212,6 +232,14 @@ class ModelChecks:
                 with pyro_seed(seed):
                     rows = [one({k: v[i] for k, v in draws.items()}, index[i]) for i in index]
                 return {name: torch.stack([row[name] for row in rows]) for name in rows[0]}
+
+
+class _Free(UnconditionMessenger):
+    """Effect handler: draws observed sites, and leaves derived ones what the model makes them."""
+
+    def _pyro_sample(self, msg: Any) -> None:
+        if not msg["infer"].get("_deterministic", False):
+            super()._pyro_sample(msg)
 
 
 class _Parameters(poutine.messenger.Messenger):
@@ -295,6 +323,10 @@ def _distinct(
     total = posterior.num_chains * posterior.num_draws
     index = torch.linspace(0, total - 1, min(num_samples, total)).long()
     return {name: value.flatten(0, 1)[index] for name, value in posterior.draws.items()}
+
+
+def _subsamples(site: Any) -> bool:
+    return site_is_subsample(site) and len(site["value"]) < site["fn"].size
 
 
 def _is_observation(site: Any) -> bool:

@@ -30,6 +30,7 @@ from probkit.infer.engine import (
 )
 from probkit.infer.loop import LoopOutcome, Step
 from probkit.infer.model_checks import ModelChecks
+from probkit.infer.model_sites import describe_by_model
 from probkit.infer.native.lowering import Unsupported
 from probkit.infer.native_potential import NativePotential
 from probkit.infer.posterior import DrawsPosterior
@@ -186,7 +187,7 @@ class NUTS:
             following = replace(run, settings=settings)
             return engine._run(model, arguments, following, outcome.checkpoint)
 
-        return FitResult(
+        result = FitResult(
             mixing_status(diagnostics) if complete else outcome.status,
             DrawsPosterior(draws),
             {name: np.asarray(column) for name, column in outcome.history.items()},
@@ -195,8 +196,8 @@ class NUTS:
             outcome.detail,
             resume_with,
             outcome.state,
-            checks=ModelChecks(model, arguments),
         )
+        return describe_by_model(result, ModelChecks(model, arguments))
 
     def _route(
         self, model: Callable[..., Any], arguments: ModelArguments

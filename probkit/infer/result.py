@@ -144,9 +144,7 @@ class FitResult:
                     remedy="call fit again with the same data and checkpoint directory",
                 )
             )
-        resumed = self.resume_with(**kwargs)
-        resumed.checks = resumed.checks or self.checks
-        return resumed
+        return self.resume_with(**kwargs)
 
     def to_datatree(
         self, *, num_samples: int = 200, seed: int = 0, include: Sequence[str] = ()

@@ -39,7 +39,7 @@ from probkit.infer.guide_posterior import posterior_of
 from probkit.infer.guide_weights import WeighedGuide, weigh_guide
 from probkit.infer.loop import LoopOutcome, Recovery
 from probkit.infer.model_checks import ModelChecks
-from probkit.infer.point_estimate import PointEstimate
+from probkit.infer.model_sites import describe_by_model
 from probkit.infer.protocols import State
 from probkit.infer.pyro_data import ModelArguments, StreamedArguments
 from probkit.infer.result import FitResult
@@ -199,7 +199,8 @@ class SVI:
             progress: show a progress bar.
 
         Returns:
-            A result whose posterior are draws of the guide, (1, num_posterior_samples, *event);
+            A result whose posterior are draws of the guide, (1, num_posterior_samples, *event),
+            with ``pyro.deterministic`` sites where the model was fitted on all its data at once;
             ``state`` holds the unconstrained parameters, ``param.NAME``. Diagnostics: ``elbo``,
             ``elbo_se``, ``khat``, ``importance_ess``, ``log_evidence`` (corrected), ``sd_ratio``
             and ``warnings``; ``importance`` holds the weighted draws. A step that breaks down
@@ -258,10 +259,6 @@ class SVI:
             program.load_best(outcome.state)
             learned = {n: v.detach().clone() for n, v in pyro.get_param_store().items()}
             draws, weighed = self._finish(program, outcome.generator_state)
-        checked = (model, arguments, learned)
-        # a model without unknowns of its own, whose parameters were maximised, has no draws
-        values = {name: value[None] for name, value in draws.items()}
-        posterior = posterior_of(values, guide) if draws else PointEstimate(learned)
 
         def resume_with(**changes: Any) -> FitResult:
             engine = replace(self, **changes)
@@ -269,9 +266,9 @@ class SVI:
             following = replace(run, settings=settings)
             return engine._run(model, guide, arguments, following, outcome.checkpoint)
 
-        return FitResult(
+        result = FitResult(
             self._status(outcome),
-            posterior,
+            posterior_of(draws, guide, learned),
             {name: np.asarray(column) for name, column in outcome.history.items()},
             weighed.diagnostics if draws else {**weighed.diagnostics, "point_estimate": True},
             {**run.record(outcome.state), "compile": program.route},
@@ -279,8 +276,10 @@ class SVI:
             resume_with,
             outcome.state,
             weighed.weighted,
-            None if isinstance(arguments, StreamedArguments) else ModelChecks(*checked),
         )
+        checks = ModelChecks(model, arguments, learned)
+        streamed, whole = isinstance(arguments, StreamedArguments), self.batch_size is None
+        return result if streamed else describe_by_model(result, checks, derived=whole)
 
     def _guide(
         self, model: Callable[..., Any], arguments: ModelArguments, generator: torch.Generator
@@ -374,8 +373,8 @@ class SVI:
 
     def _stopping(self) -> StoppingRule | None:
         rules = [] if self.stopping is None else [self.stopping]
-        if not rules and self.patience is not None:
-            rules = [ImprovementPatience(self.window, self.patience)]
+        if self.stopping is None and self.patience is not None:
+            rules.append(ImprovementPatience(self.window, self.patience))
         if self.max_seconds is not None:
             rules.append(SecondsBudget(self.max_seconds))
         return FirstOf(tuple(rules)) if rules else None
