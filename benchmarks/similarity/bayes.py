@@ -9,13 +9,13 @@ import torch
 from torch import Tensor
 
 from benchmarks.frame import Context, Line, row
-from probkit.infer import NUTS
+from probkit.infer import HMC
 from probkit.privacy import PrivacyAccountant
 from probkit.similarity import GaussianRecords, NoiseAwareModel, PrivateKDE
 
 RECORDS, WAVES = 3000, 60
 LAW = GaussianRecords(2, scale_median=0.75, scale_spread=0.3)
-ENGINE = NUTS(num_samples=200, num_warmup=60, max_tree_depth=5, target_accept=0.7)
+ENGINE = HMC(num_chains=8, num_warmup=60, num_samples=100)
 CHOICES = {
     "full": {},
     "naive": {"covariance": "diagonal", "ignore_noise": True},

@@ -12,6 +12,7 @@ is compared with plain runs of the model at random points before it is trusted.
 from __future__ import annotations
 
 import math
+from collections import Counter
 from collections.abc import Callable
 from typing import Any
 
@@ -19,6 +20,8 @@ import pyro
 import torch
 from jaxtyping import Float
 from torch import Tensor, fx
+from torch._guards import TracingContext, tracing
+from torch._subclasses.fake_tensor import FakeTensorMode
 from torch.func import functionalize, grad_and_value, vmap
 from torch.fx.experimental.proxy_tensor import make_fx
 
@@ -33,6 +36,7 @@ _NUM_CHECKS = 3
 _CHECK_TOLERANCE = 1e-6
 _MAX_STARTS = 100
 _START_RADIUS = 2.0
+_CALLS_BEFORE_GRAPH = 5  # recording a batch takes as long as a few runs of it
 _ATEN = torch.ops.aten
 
 
@@ -61,16 +65,18 @@ class Potential:
         self._model = model
         self._single = _nan_on_failure(graph)
         self._batched: dict[int, fx.GraphModule] = {}
+        self._calls: Counter[int] = Counter()
 
     def value_and_gradient(
         self, flat: Float[Tensor, "chain size"]
     ) -> tuple[Float[Tensor, " chain"], Float[Tensor, "chain size"]]:
         """Values and gradients of a batch; not finite where the model is not."""
         chains = flat.shape[0]
+        self._calls[chains] += 1
         with torch.no_grad():
-            if chains not in self._batched:
-                self._batched[chains] = make_fx(lambda z: vmap(self._single)(z))(flat)
-            gradient, value = self._batched[chains](flat)
+            if chains not in self._batched and self._calls[chains] > _CALLS_BEFORE_GRAPH:
+                self._batched[chains] = _record(vmap(self._single), flat)
+            gradient, value = self._batched.get(chains, vmap(self._single))(flat)
         return value, gradient
 
     def value_and_gradient_at(
@@ -157,7 +163,7 @@ def flat_potential(
         point = torch.zeros(flat.size, dtype=flat.dtype, device=flat.device)
         try:
             # a plain function: the tracer reads the signature, which the transforms hide
-            graph = make_fx(lambda z: functionalize(grad_and_value(flat.potential))(z))(point)
+            graph = _record(lambda z: functionalize(grad_and_value(flat.potential))(z), point)
         except Exception as error:  # the tracer reports what it cannot follow in many ways
             reason = str(error).strip().splitlines() or [""]
             raise Unflattenable(f"{type(error).__name__}: {reason[0][:200]}") from error
@@ -166,6 +172,12 @@ def flat_potential(
         potential = Potential(flat, graph)
         _check(potential, flat, generator)
     return potential
+
+
+def _record(function: Callable[[Tensor], Any], point: Tensor) -> fx.GraphModule:
+    """The graph of a function. Shapes of values share one mode: one each takes half of the time."""
+    with tracing(TracingContext(FakeTensorMode())):
+        return make_fx(function)(point)
 
 
 def _check(potential: Potential, model: UnconstrainedModel, generator: torch.Generator) -> None:
