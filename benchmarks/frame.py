@@ -42,7 +42,7 @@ __all__ = [
     "run_rows",
 ]
 
-_TARGETS = Path(__file__).with_name("targets.toml")
+TARGETS = Path(__file__).with_name("targets.toml")
 _HEADER = ("id", "what", "figure", "target", "baseline", "ratio", "pass")
 
 
@@ -161,7 +161,7 @@ def rows_of(family: str, only: Iterable[str] = ()) -> list[Row]:
     return [r for r in rows if not wanted or r.id in wanted]
 
 
-def load_targets(family: str, path: Path = _TARGETS) -> dict[str, dict[str, Target]]:
+def load_targets(family: str, path: Path = TARGETS) -> dict[str, dict[str, Target]]:
     """Targets by row id and line key."""
     table = tomllib.loads(path.read_text(encoding="utf-8")).get(family, {})
     return {

@@ -2,17 +2,19 @@
 
 A claim names a line of a row; figure, baseline, ratio, date and machine come from the file, so that
 nothing is typed by hand. Every target that the kept figures miss is listed below the table, whether
-or not a claim mentions its row.
+or not a claim mentions its row, and so is every row with targets that has no kept figures.
 """
 
 from __future__ import annotations
 
 import argparse
 import sys
+import tomllib
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, NamedTuple
 
+from benchmarks.frame import TARGETS
 from benchmarks.store import RESULTS, read
 
 __all__ = ["BEGIN", "END", "Claim", "render", "replaced"]
@@ -53,8 +55,10 @@ CLAIMS = (
 )
 
 
-def render(results: Path = RESULTS, claims: tuple[Claim, ...] = CLAIMS) -> str:
-    """The table and the list of misses as Markdown.
+def render(
+    results: Path = RESULTS, claims: tuple[Claim, ...] = CLAIMS, targets: Path = TARGETS
+) -> str:
+    """The table, the misses and the rows without kept figures as Markdown.
 
     Raises:
         KeyError: a claim names a row or a line that is not in the results.
@@ -73,6 +77,9 @@ def render(results: Path = RESULTS, claims: tuple[Claim, ...] = CLAIMS) -> str:
         lines += [f"Of {judged} targets with kept figures, {len(missed)} are missed:", "", *missed]
     else:
         lines.append(f"All {judged} targets with kept figures are met.")
+    unknown = list(_without_figures(kept, targets))
+    if unknown:
+        lines += ["", f"Rows with targets, but without kept figures: {', '.join(unknown)}."]
     return "\n".join(lines)
 
 
@@ -115,6 +122,13 @@ def _missed(kept: dict[str, Any]) -> Iterator[str]:
             number = line["ratio"] if str(line["target"]).startswith("ratio") else line["figure"]
             reached = line.get("reason", "") if number is None else _number(number)
             yield f"- `{family}` {row}, {line['what']}: {reached}, target {line['target']}"
+
+
+def _without_figures(kept: dict[str, Any], targets: Path) -> Iterator[str]:
+    for family, rows in tomllib.loads(targets.read_text(encoding="utf-8")).items():
+        missing = [row for row in rows if row not in kept.get(family, {})]
+        if missing:
+            yield f"`{family}` {' '.join(missing)}"
 
 
 def _where(kept: dict[str, Any]) -> str:

@@ -36,10 +36,13 @@ def results(tmp_path):
 
 def test_figures_ratios_and_misses_come_from_the_files(results):
     claims = (Claim("tensor", "T1", "speed", "a sweep", "a loop", "s"),)
-    text = render(results, claims)
+    targets = results / "targets.toml"
+    targets.write_text("[tensor.T1]\nspeed = {}\n[tensor.T9]\nfit = {}\n[pde.P1]\nerror = {}\n")
+    text = render(results, claims, targets)
     assert "| a sweep | 2 s | a loop, 80 s | 1 / 40 | `tensor` T1, 2026-11-28 |" in text
     assert "Of 2 targets with kept figures, 1 are missed" in text
     assert "- `tensor` T2, what error is: 0.3, target <= 0.2" in text
+    assert "without kept figures: `tensor` T9, `pde` P1." in text
 
 
 def test_a_claim_without_a_figure_is_an_error(results):
