@@ -1,4 +1,4 @@
-"""Scores of predictions, baselines that need no model, and the report of a run as JSON and text.
+"""Scores of predictions, and the report of a run as JSON and text.
 
 Everything here takes arrays and plain dictionaries, so that any family, script or notebook can
 report in the same form. The record of a run is a dictionary with any of these keys::
@@ -27,20 +27,16 @@ from typing import Any
 import numpy as np
 import torch
 from jaxtyping import Float
-from numpy.typing import NDArray
 from torch import Tensor
 
 from probkit.errors import ShapeError, message
 from probkit.score_guide import how_to_read
 
-__all__ = ["baseline_scores", "regression_scores", "to_plain", "write_report"]
+__all__ = ["regression_scores", "to_plain", "write_report"]
 
 _CENTRAL = {50: (0.25, 0.75), 90: (0.05, 0.95), 95: (0.025, 0.975)}
 _LEVELS = tuple(level for pair in _CENTRAL.values() for level in pair)
 _LOG_2PI = math.log(2 * math.pi)
-# Delaunay triangulations grow quickly with the dimension; these sizes take seconds
-_MAX_POINTS = {2: 20_000, 3: 20_000, 4: 2000, 5: 600}
-_SUBSAMPLE_SEED = 0
 
 
 def regression_scores(
@@ -90,49 +86,6 @@ def regression_scores(
             scores[f"coverage_{percent}"] = float(inside.double().mean())
     if 0.05 in levels and 0.95 in levels:
         scores["interval_score_90"] = _interval_score(y, levels[0.05], levels[0.95], 0.1)
-    return scores
-
-
-def baseline_scores(
-    train_x: Float[Tensor, "N K"],
-    train_y: Float[Tensor, " N"],
-    test_x: Float[Tensor, "Q K"],
-    test_y: Float[Tensor, " Q"],
-) -> dict[str, dict[str, float]]:
-    """Scores of the training mean and of linear interpolation at held-out points.
-
-    Interpolation is piecewise linear on a Delaunay triangulation of the coordinates scaled to
-    [0, 1], and takes the nearest training point outside their hull. Beyond 20 000 points (2 000 in
-    four dimensions, 600 in more) it uses a random subset, always the same, and its name says how
-    large. Points that span fewer dimensions than they have, and more than five coordinates, leave
-    the nearest point only. Predictive laws are normal; their spread is that of the training
-    targets, and that of the errors at an eighth of the points left out.
-
-    Returns:
-        By name of the baseline, what :func:`regression_scores` returns.
-
-    Example:
-        >>> x = torch.rand(200, 2, generator=torch.Generator().manual_seed(0))
-        >>> scores = baseline_scores(x[:150], x[:150].sum(1), x[150:], x[150:].sum(1))
-        >>> scores["linear interpolation"]["rmse"] < 0.1 * scores["mean"]["rmse"]
-        True
-    """
-    centre, spread = train_y.mean(), train_y.std(unbiased=False)
-    scores = {"mean": _normal_scores(test_y, centre.expand_as(test_y), float(spread))}
-    points, values, queries = _prepare(train_x, train_y, test_x)
-    order = np.random.default_rng(_SUBSAMPLE_SEED).permutation(len(points))
-    limit = _MAX_POINTS.get(points.shape[1], 5000)
-    kept = order[:limit]
-    prediction, method = _interpolate(points[kept], values[kept], queries)
-    left_out = max(len(kept) // 8, 1)
-    name = method if len(kept) == len(points) else f"{method} ({len(kept)} of {len(points)} points)"
-    fitted, checked = kept[left_out:], kept[:left_out]
-    residual_sd = 0.0
-    if len(fitted):
-        guess, _ = _interpolate(points[fitted], values[fitted], points[checked])
-        residual_sd = float(np.sqrt(np.mean((guess - values[checked]) ** 2)))
-    mean = torch.as_tensor(prediction, dtype=test_y.dtype, device=test_y.device)
-    scores[name] = _normal_scores(test_y, mean, residual_sd)
     return scores
 
 
@@ -195,17 +148,6 @@ def _interval_score(y: Tensor, low: Tensor, high: Tensor, alpha: float) -> float
     return float((high - low + 2 / alpha * outside).mean())
 
 
-def _normal_scores(y: Tensor, mean: Tensor, sd: float) -> dict[str, float]:
-    """Scores of a normal law of constant spread; errors alone if the spread is zero."""
-    spread = torch.full_like(mean, sd)
-    if sd == 0.0:
-        scores = regression_scores(y, mean, spread, log_density=torch.zeros_like(y))
-        return {name: scores[name] for name in ("rmse", "mae")}
-    z = torch.special.ndtri(torch.tensor(_LEVELS, dtype=torch.float64)).tolist()
-    quantiles = {level: mean + sd * value for level, value in zip(_LEVELS, z, strict=True)}
-    return regression_scores(y, mean, spread, quantiles)
-
-
 def _named(levels: Mapping[float, Tensor]) -> dict[str, Tensor]:
     return {f"quantiles[{level}]": value for level, value in levels.items()}
 
@@ -230,48 +172,6 @@ def _check_shapes(y: Tensor, others: Mapping[str, Tensor | None]) -> None:
                     expected=tuple(y.shape),
                 )
             )
-
-
-# -- interpolation ---------------------------------------------------------------------------------
-
-
-def _prepare(
-    train_x: Tensor, train_y: Tensor, test_x: Tensor
-) -> tuple[NDArray[Any], NDArray[Any], NDArray[Any]]:
-    """Distinct points on [0, 1] with their average targets, and queries on the same scale."""
-    x, y = train_x.double().cpu().numpy(), train_y.double().cpu().numpy()
-    low, high = x.min(0), x.max(0)
-    varying = high > low
-    if not varying.any():
-        varying[0] = True
-    scale = np.where(high > low, high - low, 1.0)[varying]
-    points = (x[:, varying] - low[varying]) / scale
-    queries = (test_x.double().cpu().numpy()[:, varying] - low[varying]) / scale
-    points, rows = np.unique(points, axis=0, return_inverse=True)
-    sums = np.bincount(rows.ravel(), weights=y)
-    return points, sums / np.bincount(rows.ravel()), queries
-
-
-def _interpolate(
-    points: NDArray[Any], values: NDArray[Any], queries: NDArray[Any]
-) -> tuple[NDArray[Any], str]:
-    """Predictions and the name of the method that was possible."""
-    from scipy.interpolate import LinearNDInterpolator
-    from scipy.spatial import KDTree, QhullError
-
-    dimension = points.shape[1]
-    if dimension == 1:
-        order = np.argsort(points[:, 0])
-        found = np.interp(queries[:, 0], points[order, 0], values[order])
-        return found, "linear interpolation"
-    nearest = values[KDTree(points).query(queries)[1]]
-    if dimension not in _MAX_POINTS or len(points) < dimension + 2:
-        return nearest, "nearest point"
-    try:
-        inside = LinearNDInterpolator(points, values)(queries)
-    except QhullError:  # all points in a plane: there is no triangulation, and the name says so
-        return nearest, "nearest point"
-    return np.where(np.isnan(inside), nearest, inside), "linear interpolation"
 
 
 # -- text ------------------------------------------------------------------------------------------

@@ -41,8 +41,9 @@ _SCORES = {
 
 _BASELINES = """\
 - Baselines: *mean* predicts the training mean; *linear interpolation* interpolates the training
-  points on coordinates scaled to [0, 1] and takes the nearest point outside their hull. Their
-  intervals are normal, with the spread of the targets or of the errors at points left out.
+  points on coordinates scaled to [0, 1], one of them stretched where that predicts better, and
+  takes the nearest point outside their hull. Their intervals are normal, with the spread of the
+  targets or of the errors at points left out.
 - A model that does not beat both baselines on a hold-out has not learned what that hold-out asks.
 """
 

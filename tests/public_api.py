@@ -21,7 +21,7 @@ import probkit
 __all__ = ["SNAPSHOT", "describe", "packages", "public_names"]
 
 SNAPSHOT = Path(__file__).with_name("public_api.txt")
-_FLAT = ("errors", "io", "datasets", "plot", "report", "random", "special")
+_FLAT = ("errors", "io", "datasets", "plot", "baselines", "report", "random", "special")
 
 
 def packages() -> list[ModuleType]:

@@ -42,6 +42,9 @@ class Verdict(NamedTuple):
 def judge(status: Status, diagnostics: Mapping[str, Any], doubts: Sequence[str] = ()) -> Verdict:
     """The colour of a fit by its status, diagnostics and further doubts, which make it amber.
 
+    A model tells what it knows of its own fit in ``diagnostics["faults"]``, which make it red, and
+    ``diagnostics["doubts"]``: lists of texts.
+
     Example:
         >>> str(judge(Status.CONVERGED, {"khat": 0.2, "sd_ratio": 1.02}))
         'GREEN: k-hat 0.20: importance weights find nothing wrong'
@@ -53,7 +56,8 @@ def judge(status: Status, diagnostics: Mapping[str, Any], doubts: Sequence[str] 
         *_of_weights(diagnostics),
         *_of_chains(diagnostics),
         *_of_checks(diagnostics),
-        *((_AMBER, text) for text in doubts),
+        *((_RED, text) for text in diagnostics.get("faults", ())),
+        *((_AMBER, text) for text in (*diagnostics.get("doubts", ()), *doubts)),
     ]
     if diagnostics.get("point_estimate"):
         findings.append((_AMBER, "a point estimate, without any uncertainty"))
@@ -95,7 +99,7 @@ def _of_weights(diagnostics: Mapping[str, Any]) -> Iterator[Finding]:
     if width > _WIDTH_RED:
         yield _RED, f"importance-corrected standard deviations differ by a factor {ratio:.2f}"
     if _K_HAT_FINE < khat <= K_HAT_LIMIT:
-        yield _AMBER, f"k-hat {khat:.2f}: use the importance-corrected moments"
+        yield _AMBER, f"k-hat {khat:.2f}: use the corrected moments, result.importance.mean()"
     far = max(greatest, 1 / least, width)
     if _WIDTH_AMBER < far <= _WIDTH_RED:
         yield _AMBER, f"standard deviations are off by a factor of up to {far:.2f}"

@@ -178,5 +178,6 @@ def _line_of(error: Exception, path: str) -> int | None:
     """The line of the file at which an error arose."""
     if isinstance(error, SyntaxError):
         return error.lineno
-    lines = [f.lineno for f in traceback.extract_tb(error.__traceback__) if f.filename == path]
+    frames = traceback.extract_tb(error.__traceback__)
+    lines = [f.lineno for f in frames if Path(f.filename).resolve() == Path(path).resolve()]
     return lines[-1] if lines else None

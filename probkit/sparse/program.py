@@ -16,6 +16,7 @@ import torch
 from torch import Tensor
 
 from probkit.infer.protocols import State, StepInfo
+from probkit.sparse.identifiability import support_findings
 from probkit.sparse.posterior import SparsePosterior
 from probkit.sparse.problem import Problem, scatter, scatter_grid
 from probkit.sparse.slices import drop_worth, entry_worth
@@ -157,7 +158,8 @@ class RecoveryProgram:
             "support_sizes": sizes.reshape(*shape, -1).tolist(),
             "hyperparameters": "point estimates by maximum evidence; intervals are given them",
         }
-        return found
+        rows, columns = zip(*(a.shape[1:] for a in self.problem.factors), strict=True)
+        return found | support_findings(sizes, rows, columns)
 
     # -- what methods override --------------------------------------------------------------------
 

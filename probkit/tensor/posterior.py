@@ -83,7 +83,8 @@ class TuckerPosterior:
         mean, sd = self.mean(), self.sd()
         z = torch.special.ndtri(torch.as_tensor(q, dtype=torch.float64))
         return {
-            n: mean[n] + sd[n] * z.to(mean[n]).reshape(*z.shape, *[1] * mean[n].dim()) for n in mean
+            n: mean[n] + sd[n] * z.to(mean[n]).reshape((*z.shape, *[1] * mean[n].dim()))
+            for n in mean
         }
 
     def sample(self, num_samples: int, generator: torch.Generator) -> dict[str, Tensor]:

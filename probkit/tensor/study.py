@@ -14,12 +14,13 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from probkit.baselines import Baselines
 from probkit.datasets import DATASETS, WHOLE, holdout, load_dataset
 from probkit.errors import ConfigurationError, DataError, message
 from probkit.infer import CAVI, CVI
 from probkit.infer.verdict import judge
 from probkit.io import Table, read_table, write_table
-from probkit.report import baseline_scores, regression_scores
+from probkit.report import regression_scores
 from probkit.study import (
     CHECKPOINT,
     Lines,
@@ -149,10 +150,11 @@ class Study:
         scores: dict[str, dict[str, dict[str, float]]] = {}
         train_x, train_y = table.x[~test], table.y[~test]
         parts = _held_out(labels)
+        baselines = Baselines(train_x, train_y)
         for label, rows in parts.items():
             x, y = table.x[rows], table.y[rows]
             scores[label] = {"probkit": _scores(model, x, y)}
-            scores[label] |= baseline_scores(train_x, train_y, x, y)
+            scores[label] |= baselines.scores(x, y)
         sections = fit_sections(result)
         coverage = {
             label: (own["probkit"]["coverage_90"], int(parts[label].sum()))

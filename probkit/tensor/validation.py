@@ -135,8 +135,14 @@ def check_targets(y: Float[Tensor, " N"], likelihood: str, *, min_distinct: int 
     """Counts must be non-negative integers, labels 0 or 1; warn of a constant real target.
 
     Raises:
-        DataError: with the first offending rows.
+        DataError: fewer than ``min_distinct`` targets, or with the first offending rows.
     """
+    if len(y) < min_distinct:
+        raise DataError(
+            message(
+                "One row is no table", where="y", got=f"{len(y)} observed", expected="at least two"
+            )
+        )
     if likelihood in ("poisson", "negative_binomial"):
         bad = (y < 0) | (y != y.round())
         expected = "non-negative integers"

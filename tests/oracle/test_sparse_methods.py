@@ -1,6 +1,6 @@
 """Methods of sparse recovery against dense transcriptions, monotonicity, batches and symmetries."""
 
-from functools import reduce
+from functools import partial, reduce
 
 import numpy as np
 import pytest
@@ -317,3 +317,23 @@ def test_batch_of_snapshots_with_a_shared_dictionary_and_a_silent_problem(method
         torch.testing.assert_close(whole.log_evidence[i, j], single.log_evidence)
     if method == "evidence":
         assert not bool(whole.support[1, 0].any())
+
+
+def recover_scattered(count, rows):
+    generator = torch.Generator().manual_seed(0)
+    draw = partial(torch.randn, generator=generator, dtype=torch.float64)
+    x = torch.zeros(8**3, dtype=torch.float64)
+    x[torch.randperm(len(x), generator=generator)[:count]] = 2 + draw(count).abs()
+    dictionaries = [draw(m, 8) / m**0.5 for m in rows]
+    y = torch.einsum("ai,bj,ck,ijk->abc", *dictionaries, x.reshape(8, 8, 8)) + 0.1 * draw(*rows)
+    return KroneckerSBL().recover(y, dictionaries).result
+
+
+def test_supports_that_the_measurements_cannot_determine_are_not_trusted():
+    # scattered coefficients need nearly every slice: any data fit, and the answer is wrong
+    wrong = recover_scattered(12, (4, 4, 4))
+    assert wrong.verdict.colour == "red"
+    assert "kept slices for 4 rows of dictionary" in str(wrong.verdict)
+    fine = recover_scattered(1, (4, 4, 4))
+    assert fine.diagnostics["support_sizes"] == [1, 1, 1]
+    assert not {"faults", "doubts"} & set(fine.diagnostics)

@@ -79,6 +79,13 @@ def test_faults_of_the_users_file_are_named_with_their_place(text, told, tmp_pat
         GPSolver().fit(load_problem(f"{tmp_path / 'mine.py'}:mine")[0])
 
 
+def test_a_file_named_from_its_folder_has_lines_too(tmp_path, monkeypatch):
+    (tmp_path / "mine.py").write_text("x = 1\n\nimport no_such_module")
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(DataError, match="ModuleNotFoundError.*PROBLEM, line 3"):
+        load_problem("mine.py")
+
+
 def test_unknown_problems_name_the_cases(tmp_path):
     done = run("solve", "poisson_nothing", "--out", str(tmp_path / "out"))
     assert done.returncode == 2

@@ -6,8 +6,9 @@ import math
 import pytest
 import torch
 
+from probkit.baselines import Baselines
 from probkit.errors import ShapeError
-from probkit.report import baseline_scores, regression_scores, write_report
+from probkit.report import regression_scores, write_report
 
 F64 = torch.float64
 LEVELS = (0.025, 0.05, 0.25, 0.75, 0.95, 0.975)
@@ -68,7 +69,7 @@ def test_interpolation_is_exact_for_linear_surfaces(dimension):
     x = torch.cat([corners.reshape(-1, dimension), inner]) * 50 - 3
     y = x.sum(1) + 2
     test_x = torch.rand(40, dimension, generator=generator, dtype=F64) * 50 - 3
-    scores = baseline_scores(x, y, test_x, test_x.sum(1) + 2)
+    scores = Baselines(x, y).scores(test_x, test_x.sum(1) + 2)
     assert list(scores) == ["mean", "linear interpolation"]
     # a corner left out for the spread makes that spread positive, while the prediction is exact
     assert scores["linear interpolation"]["rmse"] < 1e-9
@@ -78,7 +79,7 @@ def test_interpolation_is_exact_for_linear_surfaces(dimension):
 def test_mean_baseline_is_the_normal_law_of_the_training_targets():
     x = torch.arange(6, dtype=F64).reshape(3, 2)
     train_y, test_y = torch.tensor([1.0, 2.0, 3.0], dtype=F64), torch.tensor([2.0], dtype=F64)
-    scores = baseline_scores(x, train_y, x[:1], test_y)["mean"]
+    scores = Baselines(x, train_y).scores(x[:1], test_y)["mean"]
     assert scores["rmse"] == 0.0
     assert scores["nll"] == pytest.approx(0.5 * math.log(2 * math.pi * 2 / 3))
 
@@ -87,32 +88,32 @@ def test_outside_the_hull_the_nearest_point_answers():
     x = torch.tensor([[0, 0], [1, 0], [0, 1], [1, 1], [0.5, 0.5]], dtype=F64)
     y = torch.tensor([0.0, 10.0, 20.0, 30.0, 15.0], dtype=F64)
     far = torch.tensor([[2.0, 2.0]], dtype=F64)
-    scores = baseline_scores(x, y, far, torch.tensor([30.0], dtype=F64))
+    scores = Baselines(x, y).scores(far, torch.tensor([30.0], dtype=F64))
     assert scores["linear interpolation"]["rmse"] == 0.0
 
 
 def test_many_points_are_thinned_and_the_name_says_so():
     generator = torch.Generator().manual_seed(2)
     x = torch.rand(2100, 4, generator=generator, dtype=F64)
-    first = baseline_scores(x, x.sum(1), x[:50], x[:50].sum(1))
+    first = Baselines(x, x.sum(1)).scores(x[:50], x[:50].sum(1))
     name = "linear interpolation (2000 of 2100 points)"
     assert list(first) == ["mean", name]
-    assert first == baseline_scores(x, x.sum(1), x[:50], x[:50].sum(1))
+    assert first == Baselines(x, x.sum(1)).scores(x[:50], x[:50].sum(1))
 
 
 def test_points_on_a_line_and_constant_coordinates():
     t = torch.linspace(0, 1, 50, dtype=F64)
     line = torch.stack([t, 2 * t, -t], 1)
-    assert list(baseline_scores(line, t, line[:5], t[:5])) == ["mean", "nearest point"]
+    assert list(Baselines(line, t).scores(line[:5], t[:5])) == ["mean", "nearest point"]
     flat = torch.stack([t, torch.ones_like(t)], 1)
-    scores = baseline_scores(flat, 3 * t, flat[:5], 3 * t[:5])
+    scores = Baselines(flat, 3 * t).scores(flat[:5], 3 * t[:5])
     assert scores["linear interpolation"]["rmse"] < 1e-12
 
 
 def test_repeated_points_are_averaged():
     x = torch.cartesian_prod(torch.arange(3.0), torch.arange(3.0)).repeat(2, 1)
     y = torch.cat([torch.zeros(9), torch.ones(9)])
-    scores = baseline_scores(x, y, x[:1], torch.tensor([0.5]))
+    scores = Baselines(x, y).scores(x[:1], torch.tensor([0.5]))
     assert scores["linear interpolation"]["rmse"] == 0.0
 
 
@@ -174,3 +175,14 @@ def test_only_scores_that_are_there_are_explained(tmp_path):
 def test_absent_sections_are_left_out(tmp_path):
     text = write_report(tmp_path, {"title": "Empty"}).read_text(encoding="utf-8")
     assert text == "# Empty\n"
+
+
+def test_points_are_interpolated_within_slices_where_slices_differ():
+    generator = torch.Generator().manual_seed(3)
+    slopes = 3 * torch.randn(30, generator=generator, dtype=F64)
+    cells = torch.cartesian_prod(torch.linspace(0, 1, 7, dtype=F64), torch.arange(30.0).double())
+    y = slopes[cells[:, 1].long()] * cells[:, 0]
+    held = torch.rand(len(y), generator=generator) < 0.1
+    held &= (cells[:, 0] > 0) & (cells[:, 0] < 1)
+    scores = Baselines(cells[~held], y[~held]).scores(cells[held], y[held])
+    assert scores["linear interpolation"]["rmse"] < 1e-9

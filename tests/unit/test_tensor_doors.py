@@ -134,3 +134,15 @@ def test_the_data_tree_has_draws_of_the_factors(model):
 
 def test_the_largest_core_is_the_one_that_is_said():
     assert str(MAX_CORE) == (check_ranks.__doc__ or "").split("(")[1].split(")")[0].replace(" ", "")
+
+
+def test_a_summary_has_every_unknown_with_its_interval(model):
+    assert "intercept" in model.result_.summary(num_rows=1000)
+    quantiles = model.result_.posterior.quantile([0.05, 0.95])
+    for name, low in model.result_.posterior.quantile(0.05).items():
+        torch.testing.assert_close(quantiles[name][0], low)
+
+
+def test_one_row_is_no_table():
+    with pytest.raises(DataError, match="at least two"):
+        fitted(X[:1], Y[:1])
