@@ -19,12 +19,14 @@ from probkit.fractional.grid import GridPosterior, draw_grid, grid_posterior
 from probkit.fractional.index_coordinate import IndexCoordinate
 from probkit.fractional.model import hurst_model, log_scale
 from probkit.fractional.posterior import Clock, HurstPosterior, select_series
+from probkit.fractional.predictive_checks import predictive_p
 from probkit.fractional.series import Series, prepare_series
 from probkit.fractional.simulate import sample_series
 from probkit.fractional.variogram import Variogram, sample_variogram
 from probkit.infer import HMC, NUTS, DrawsPosterior, FitResult, Laplace, Status, fit
 from probkit.infer.provenance import data_digest, provenance
 from probkit.infer.sampling_diagnostics import mixing_diagnostics
+from probkit.infer.verdict import Verdict
 from probkit.random import Seed, as_generator, fixed_seed
 from probkit.statespace.fractional_tables import HURST_RANGE
 from probkit.validation import as_real, as_times, check_whole
@@ -142,6 +144,7 @@ class HurstModel:
         else:
             self.result_ = self._fit_model(self.engine)
         self.result_.diagnostics["num_missing"] = self.series_.num_missing
+        self.result_.diagnostics["doubts"] = ["not compared with its data: call check()"]
         warn_of_doubtful_fits(self._posterior(), self.series_, self.kind, noise=self.noise)
         return self
 
@@ -195,6 +198,21 @@ class HurstModel:
         drawn = self.replicate(num_samples=num_samples, seed=seed, series=series).mT
         lags, data = sample_variogram(one, one.values.mT)
         return Variogram(lags * one.step, data[:, 0], sample_variogram(one, drawn)[1])
+
+    def check(self, *, num_samples: int = 400, seed: Seed = 0) -> Verdict:
+        """Judge the model by series like each of the data; amber names what it does not reproduce.
+
+        Jumps, trends and levels that revert to a mean show in the largest step or in the growth of
+        the variogram. The shares are added to ``result_.diagnostics`` as ``predictive_p``.
+        """
+        data, generator, found = self._data(), as_generator(seed), {}
+        for r in range(data.values.shape[0]):
+            drawn = self.replicate(num_samples=num_samples, seed=generator, series=r)
+            name = "y" if self._single else f"y[{r}]"
+            found[name] = predictive_p(select_series(data, r), drawn.mT)
+        self.result_.diagnostics["predictive_p"] = found
+        self.result_.diagnostics.pop("doubts", None)
+        return self.result_.verdict
 
     def plot(
         self, path: str | Path, *, what: str = "forecast", times: Any = None, series: int = 0

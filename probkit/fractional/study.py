@@ -96,6 +96,7 @@ class HurstStudy:
             told += [f"with noise left out: {text}" for text in less if text not in told]
         yield from (f"warning: {text}" for text in told)
         model.result_.diagnostics["warnings"] = told
+        model.check(num_samples=200, seed=self.seed)
         model.save(self.out)
         estimates = _estimates(model, bare)
         yield from _lines(estimates, table, unit)

@@ -13,8 +13,11 @@ from torch import Tensor
 
 from probkit.errors import ConfigurationError, message
 from probkit.random import Seed, as_generator
+from probkit.validation import check_whole
 
 __all__ = ["fbm_covariance", "fgn_autocovariance", "sample_fgn"]
+
+_MANY = 2**40
 
 
 def fgn_autocovariance(
@@ -53,7 +56,7 @@ def sample_fgn(
     """Exact draws of fractional Gaussian noise; their cumulative sums are fBM.
 
     Raises:
-        ConfigurationError: a Hurst index outside (0, 1).
+        ConfigurationError: a Hurst index outside (0, 1), or no step or path.
 
     Example:
         >>> sample_fgn(0.7, 100, 3).shape
@@ -63,6 +66,8 @@ def sample_fgn(
         raise ConfigurationError(
             message("A Hurst index lies between 0 and 1", where="hurst", got=hurst)
         )
+    check_whole("num_steps", num_steps, 1, _MANY)
+    check_whole("num_paths", num_paths, 1, _MANY)
     row = fgn_autocovariance(hurst, num_steps + 1, dt=dt)
     circulant = torch.cat([row, row[1:-1].flip(0)])
     eigenvalues = torch.fft.rfft(circulant).real.clamp_min(0)
