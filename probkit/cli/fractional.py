@@ -8,7 +8,7 @@ import typer
 
 from probkit.cli.options import Out, Seed, Smoke
 from probkit.cli.running import Lines, command
-from probkit.cli.words import complete
+from probkit.cli.words import check_files, complete
 from probkit.dataset_names import DATASETS
 
 __all__ = ["app"]
@@ -54,6 +54,7 @@ def hurst(
 
     With ``--smoke`` the last 300 values are fitted, coarsely.
     """
+    check_files(series)
     from probkit.fractional.study import HurstStudy
 
     study = HurstStudy(

@@ -9,7 +9,7 @@ import typer
 
 from probkit.cli.options import OutFile, Seed
 from probkit.cli.running import Lines, command
-from probkit.cli.words import split
+from probkit.cli.words import check_files, split
 
 __all__ = ["app"]
 
@@ -50,6 +50,7 @@ def release(
 
     The seed is public and chooses random features; the noise is drawn from the system.
     """
+    check_files(data)
     from probkit.privacy.budget import check_relation
     from probkit.similarity.study import ReleaseJob, parse_bounds
 
@@ -76,6 +77,7 @@ def query(
     out: OutFile = None,
 ) -> Lines:
     """Answer at points; costs no privacy."""
+    check_files(points)
     from probkit.similarity.study import query_file
 
     path = query_file(release, points, out)

@@ -9,7 +9,7 @@ import typer
 
 from probkit.cli.options import Device, Out, Resume, Seed, Smoke
 from probkit.cli.running import Lines, command
-from probkit.cli.words import numbers, split
+from probkit.cli.words import check_files, numbers, split
 
 __all__ = ["app"]
 
@@ -45,6 +45,7 @@ def recover(
     progress: bool,
 ) -> Lines:
     """Recover the sparse coefficients of a problem; write result, arrays and report to OUT."""
+    check_files(data)
     from probkit.sparse.study import RecoverStudy
 
     study = RecoverStudy(

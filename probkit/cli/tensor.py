@@ -9,7 +9,7 @@ import typer
 
 from probkit.cli.options import Device, Out, OutFile, Resume, Seed, Smoke
 from probkit.cli.running import Lines, command
-from probkit.cli.words import complete, numbers, split
+from probkit.cli.words import check_files, complete, numbers, split
 from probkit.dataset_names import DATASETS
 
 __all__ = ["app"]
@@ -56,6 +56,7 @@ def fit(
     progress: bool,
 ) -> Lines:
     """Fit a tensor, score it on held-out entries, write result, report and figures to OUT."""
+    check_files(data)
     from probkit.tensor.study import Study
 
     study = Study(

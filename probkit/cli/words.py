@@ -3,10 +3,28 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable
+from pathlib import Path
 
 from probkit.errors import ConfigurationError, message
+from probkit.frames import existing_file
 
-__all__ = ["complete", "numbers", "split"]
+__all__ = ["check_files", "complete", "numbers", "split"]
+
+
+def check_files(*names: str | Path) -> None:
+    """Missing files are told before torch and Pyro are loaded, which takes seconds.
+
+    A word without a suffix may be the name of a data set.
+
+    Raises:
+        DataError: there is no such file.
+
+    Example:
+        >>> check_files("sst")
+    """
+    for name in names:
+        if Path(name).suffix:
+            existing_file(name)
 
 
 def split(text: str | None) -> list[str] | None:

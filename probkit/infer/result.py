@@ -61,6 +61,11 @@ class FitResult:
         # these hold model and data; a pickled result goes without
         return {**self.__dict__, "resume_with": None, "checks": None}
 
+    def __repr__(self) -> str:
+        # histories and draws are long; summary() has the figures
+        colour, kind = self.verdict.colour, type(self.posterior).__name__
+        return f"FitResult({self.status.name}, {colour}, posterior={kind})"
+
     @property
     def verdict(self) -> Verdict:
         """Whether to trust the fit, by its status, diagnostics and the dtype of its unknowns."""

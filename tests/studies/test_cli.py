@@ -152,3 +152,26 @@ def test_report_of_no_run(tmp_path: Path, text: str | None) -> None:
     done = _run("report", str(tmp_path))
     assert done.returncode == 2
     assert "directory" in done.stderr and "Traceback" not in done.stderr
+
+
+@pytest.mark.parametrize(
+    "words",
+    [
+        ["tensor", "fit", "no.csv", "--out", "no_folder"],
+        ["fractional", "hurst", "no.csv", "--kind", "levels", "--out", "no_folder"],
+        ["sparse", "recover", "no.npz", "--out", "no_folder"],
+        ["similarity", "release", "no.csv", "--epsilon", "1", "--bounds", "0,9", "--out", "no.st"],
+        ["similarity", "query", "no.safetensors", "no.csv"],
+    ],
+    ids=" ".join,
+)
+def test_missing_files_are_told_before_torch_is_loaded(words):
+    code = (
+        "import sys; from probkit.cli.main import main\n"
+        "try: main()\n"
+        "finally: assert 'torch' not in sys.modules"
+    )
+    command = [sys.executable, "-c", code, *words]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=300, check=False)
+    assert done.returncode == 2, done.stderr
+    assert "There is no such file" in done.stderr

@@ -142,3 +142,8 @@ def test_old_arviz_reads_the_file(result, saved):
     assert list(summary.index) == ["mean", "precision"]
     expected = float(result.posterior.mean()["mean"])
     assert summary.loc["mean", "mean"] == pytest.approx(expected, abs=1e-3)
+
+
+def test_a_result_is_shown_in_a_line(result):
+    assert repr(result).startswith("FitResult(")
+    assert len(repr(result)) < 80
