@@ -17,6 +17,7 @@ __all__ = ["Baselines"]
 # Delaunay triangulations grow quickly with the dimension; these sizes take seconds
 _MAX_POINTS = {2: 20_000, 3: 20_000, 4: 2000, 5: 600}
 _STRETCH = 30.0
+_CLEARLY = 0.9  # by rounding alone no coordinate is stretched
 _SUBSAMPLE_SEED = 0
 _LEVELS = (0.025, 0.05, 0.25, 0.75, 0.95, 0.975)
 
@@ -58,7 +59,7 @@ class Baselines:
         points, self._low = points - low, low
         left_out = max(len(kept) // 8, 1)
         fitted, checked = kept[left_out:], kept[:left_out]
-        self._residual_sd, best = 0.0, np.inf
+        self._residual_sd, best, rounding = 0.0, np.inf, 1e-6 * self._spread + 1e-300
         for factors in _stretches(int(varying.sum())):
             scale = unit.copy()
             scale[varying] *= factors
@@ -67,7 +68,7 @@ class Baselines:
             if len(fitted):
                 guess, _ = _interpolate(scaled[fitted], values[fitted], scaled[checked])
                 error = float(np.sqrt(np.mean((guess - values[checked]) ** 2)))
-            if error < best:
+            if error + rounding < _CLEARLY * (best + rounding):
                 best, self._residual_sd, self._scale = error, error, scale
         self._varying = varying
         self._points, self._values = (points[kept] * self._scale)[:, varying], values[kept]
