@@ -10,16 +10,15 @@ from jaxtyping import Float
 from numpy.typing import NDArray
 from torch import Tensor
 
-from probkit.report import regression_scores
+from probkit.report import CENTRAL, regression_scores
 
 __all__ = ["Baselines"]
 
 # Delaunay triangulations grow quickly with the dimension; these sizes take seconds
 _MAX_POINTS = {2: 20_000, 3: 20_000, 4: 2000, 5: 600}
 _STRETCH = 30.0
-_CLEARLY = 0.9  # by rounding alone no coordinate is stretched
+_CLEARLY, _ROUNDING = 0.9, 1e-6  # where all predict alike, no coordinate is stretched
 _SUBSAMPLE_SEED = 0
-_LEVELS = (0.025, 0.05, 0.25, 0.75, 0.95, 0.975)
 
 
 class Baselines:
@@ -59,7 +58,8 @@ class Baselines:
         points, self._low = points - low, low
         left_out = max(len(kept) // 8, 1)
         fitted, checked = kept[left_out:], kept[:left_out]
-        self._residual_sd, best, rounding = 0.0, np.inf, 1e-6 * self._spread + 1e-300
+        self._residual_sd, best = 0.0, np.inf
+        rounding = _ROUNDING * self._spread + np.finfo(float).tiny  # tiny: of constant targets
         for factors in _stretches(int(varying.sum())):
             scale = unit.copy()
             scale[varying] *= factors
@@ -101,8 +101,9 @@ def _normal_scores(y: Tensor, mean: Tensor, sd: float) -> dict[str, float]:
     if sd == 0.0:
         scores = regression_scores(y, mean, spread, log_density=torch.zeros_like(y))
         return {name: scores[name] for name in ("rmse", "mae")}
-    z = torch.special.ndtri(torch.tensor(_LEVELS, dtype=torch.float64)).tolist()
-    quantiles = {level: mean + sd * value for level, value in zip(_LEVELS, z, strict=True)}
+    levels = [level for pair in CENTRAL.values() for level in pair]
+    z = torch.special.ndtri(torch.tensor(levels, dtype=torch.float64)).tolist()
+    quantiles = {level: mean + sd * value for level, value in zip(levels, z, strict=True)}
     return regression_scores(y, mean, spread, quantiles)
 
 

@@ -32,10 +32,10 @@ from torch import Tensor
 from probkit.errors import ShapeError, message
 from probkit.score_guide import how_to_read
 
-__all__ = ["regression_scores", "to_plain", "write_report"]
+__all__ = ["CENTRAL", "regression_scores", "to_plain", "write_report"]
 
-_CENTRAL = {50: (0.25, 0.75), 90: (0.05, 0.95), 95: (0.025, 0.975)}
-_LEVELS = tuple(level for pair in _CENTRAL.values() for level in pair)
+CENTRAL = {50: (0.25, 0.75), 90: (0.05, 0.95), 95: (0.025, 0.975)}
+"""levels of the central intervals that are scored, by their percentage"""
 _LOG_2PI = math.log(2 * math.pi)
 
 
@@ -80,7 +80,7 @@ def regression_scores(
         "mae": float(error.abs().mean()),
         "nll": -float(log_density.mean()),
     }
-    for percent, (low, high) in _CENTRAL.items():
+    for percent, (low, high) in CENTRAL.items():
         if low in levels and high in levels:
             inside = (y >= levels[low]) & (y <= levels[high])
             scores[f"coverage_{percent}"] = float(inside.double().mean())

@@ -144,7 +144,7 @@ class HurstModel:
         else:
             self.result_ = self._fit_model(self.engine)
         self.result_.diagnostics["num_missing"] = self.series_.num_missing
-        self.result_.diagnostics["doubts"] = ["not compared with its data: call check()"]
+        self.result_.diagnostics["check_with"] = "HurstModel.check()"
         warn_of_doubtful_fits(self._posterior(), self.series_, self.kind, noise=self.noise)
         return self
 
@@ -211,7 +211,6 @@ class HurstModel:
             name = "y" if self._single else f"y[{r}]"
             found[name] = predictive_p(select_series(data, r), drawn.mT)
         self.result_.diagnostics["predictive_p"] = found
-        self.result_.diagnostics.pop("doubts", None)
         return self.result_.verdict
 
     def plot(

@@ -19,6 +19,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from probkit.errors import ShapeError, message
+from probkit.infer.posterior import as_numbers
 from probkit.infer.protocols import State
 
 __all__ = ["K_HAT_LIMIT", "WeightedDraws", "pareto_smooth", "rounding_of_sums"]
@@ -108,7 +109,8 @@ class WeightedDraws:
     def sd(self) -> dict[str, Tensor]:
         """Corrected posterior standard deviations by site."""
         found = {}
-        for name, value in self.draws.items():
+        for name, draws in self.draws.items():
+            value = as_numbers(draws)
             away = value - self._average(value)
             found[name] = self._average((away * away.conj()).real).sqrt()
         return found
@@ -125,6 +127,7 @@ class WeightedDraws:
 
         ``sd_ratio`` is the corrected over the approximation's standard deviation of the scalar
         where they differ most; far from one the approximation's intervals have the wrong width.
+        Counts and flags are left out: a rare one has hardly any draws to estimate its spread by.
         """
         logs = self.log_weights.to("cpu", torch.float64)
         finite = logs[logs.isfinite()]
@@ -151,13 +154,14 @@ class WeightedDraws:
 
     def _average(self, value: Tensor) -> Tensor:
         weights = self.weights.to(value.device, value.real.dtype if value.is_complex() else None)
-        if not value.is_floating_point() and not value.is_complex():
-            value = value.to(weights.dtype)
+        value = as_numbers(value)
         return torch.einsum("s,s...->...", weights.to(value.dtype), value)
 
     def _sd_ratio(self) -> float:
         worst = 1.0
         for name, corrected in self.sd().items():
+            if not (self.draws[name].is_floating_point() or self.draws[name].is_complex()):
+                continue
             own = self.draws[name].to(torch.complex128).std(0).real.to("cpu")
             ratio = (corrected.to("cpu", torch.float64) / own)[own > 0]
             for value in (ratio.max(), ratio.min()) if ratio.numel() else ():

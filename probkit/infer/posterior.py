@@ -13,7 +13,7 @@ from probkit.errors import ShapeError, message
 from probkit.infer.protocols import State
 from probkit.infer.registry import register
 
-__all__ = ["DrawsPosterior"]
+__all__ = ["DrawsPosterior", "as_numbers"]
 
 
 @register("probkit.infer.DrawsPosterior")
@@ -63,17 +63,17 @@ class DrawsPosterior:
 
     def mean(self) -> dict[str, Tensor]:
         """Posterior means by site."""
-        return {name: value.flatten(0, 1).mean(0) for name, value in self.draws.items()}
+        return {name: as_numbers(value.flatten(0, 1)).mean(0) for name, value in self.draws.items()}
 
     def sd(self) -> dict[str, Tensor]:
         """Posterior standard deviations by site."""
-        return {name: value.flatten(0, 1).std(0) for name, value in self.draws.items()}
+        return {name: as_numbers(value.flatten(0, 1)).std(0) for name, value in self.draws.items()}
 
     def quantile(self, q: float | Sequence[float]) -> dict[str, Tensor]:
         """Quantiles by site; a sequence of levels adds a leading dimension."""
         result = {}
         for name, value in self.draws.items():
-            flat = value.flatten(0, 1)
+            flat = as_numbers(value.flatten(0, 1))
             levels = torch.as_tensor(q, dtype=flat.dtype, device=flat.device)
             result[name] = torch.quantile(flat, levels, dim=0)
         return result
@@ -101,3 +101,8 @@ class DrawsPosterior:
         """Rebuild from a manifest's spec and the saved tensors."""
         draws = {name: tensors[f"draws.{name}"] for name in spec["sites"]}
         return cls(draws, dims=spec["dims"], coords=spec["coords"])
+
+
+def as_numbers(draws: Tensor) -> Tensor:
+    """Draws that have moments: counts and flags become float64, numbers stay as they are."""
+    return draws if draws.is_floating_point() or draws.is_complex() else draws.double()

@@ -37,8 +37,9 @@ def summarize(result: FitResult, num_rows: int) -> str:
         *(f"{text}." for text in coarse_unknowns(result.posterior) if text not in verdict.reasons),
         *_loo(result),
     ]
-    if result.checks is not None and "loo" not in result.diagnostics:
-        lines.append("The model was not checked against its data: result.check() does so.")
+    how = "result.check()" if result.checks is not None else result.diagnostics.get("check_with")
+    if how and not {"loo", "predictive_p"} & result.diagnostics.keys():
+        lines.append(f"The model was not checked against its data: {how} does so.")
     return "\n".join([*lines, "", *_table(result, num_rows)])
 
 

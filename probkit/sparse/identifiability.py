@@ -1,11 +1,11 @@
 """Whether measurements can determine a support of this size: what a recovery says of itself.
 
-Two Kronecker supports explain the same noiseless data only if in some dictionary their columns are
-dependent. Any M_k columns of a generic (M_k, N_k) dictionary are independent, so that a support of
-s_k slices is the only one of its size if ``2 s_k <= M_k``; beyond that another may fit as well, and
-from ``s_k = M_k`` on, the kept columns of that dictionary fit any data at all.
+Any M_k columns of a generic (M_k, N_k) dictionary are independent. Of noiseless data, s_k slices of
+it are then the only ones of their number if ``2 s_k <= M_k``. Up to ``s_k < M_k`` this needs the
+other dimensions of y as independent snapshots, which noise weakens; and any M_k columns span all
+that this dimension of y can be, so that from ``s_k = M_k`` on nothing tells which columns they are.
 
-Source: Donoho & Elad, PNAS 100 (2003), Theorem 1 (spark).
+Source: Donoho & Elad, PNAS 100 (2003), Theorem 1; Chen & Huo, IEEE TSP 54 (2006), for snapshots.
 """
 
 from __future__ import annotations
@@ -40,8 +40,8 @@ def support_findings(
     support = support.cpu()
     full, large = (support >= limits) & short, (2 * support > limits) & short
     for key, found, meaning in (
-        ("faults", full, "so many columns fit any data"),
-        ("doubts", large, "more than half, so that another support may fit as well"),
+        ("faults", full, "any so many columns fit as well"),
+        ("doubts", large, "more than half: with noise, another support may fit as well"),
     ):
         if bool(found.any()):
             problem, k = torch.nonzero(found)[0].tolist()

@@ -23,6 +23,8 @@ def grouped(x, y):
         pyro.deterministic("double", 2 * effect)
         pyro.sample("shares", dist.Dirichlet(x.new_ones(3)))
     pyro.deterministic("total", effect.sum())
+    pyro.deterministic("ahead", effect.argmax())
+    pyro.deterministic("up", effect > 0)
     with pyro.plate("rows", len(x)):
         pyro.sample("y", dist.Normal(effect[torch.arange(len(x)) % 4] * x, 0.1), obs=y)
 
@@ -48,6 +50,10 @@ def test_derived_sites_and_plates_are_in_the_tree_and_in_the_file(engine, tmp_pa
     draws = result.posterior.draws
     torch.testing.assert_close(draws["double"], 2 * draws["effect"])
     torch.testing.assert_close(draws["total"], draws["effect"].sum(-1))
+    assert torch.equal(draws["ahead"], draws["effect"].argmax(-1))
+    share = (draws["effect"] > 0).double().mean((0, 1))
+    torch.testing.assert_close(result.posterior.mean()["up"], share)
+    assert "ahead" in result.summary(num_rows=1000)
     tree = result.to_datatree(num_samples=5, include=GROUPS)
     result.save(tmp_path)
     for group in (
