@@ -200,10 +200,12 @@ class HurstModel:
         return Variogram(lags * one.step, data[:, 0], sample_variogram(one, drawn)[1])
 
     def check(self, *, num_samples: int = 400, seed: Seed = 0) -> Verdict:
-        """Judge the model by series like each of the data; amber names what it does not reproduce.
+        """Judge the model by ``num_samples`` series like each: ``predictive_p`` in the diagnostics.
 
-        Jumps, trends and levels that revert to a mean show in the largest step or in the growth of
-        the variogram. The shares are added to ``result_.diagnostics`` as ``predictive_p``.
+        Jumps, trends and levels that revert show in the largest step or the variogram's growth.
+
+        Raises:
+            ConfigurationError: a loaded model, which does not hold its data.
         """
         data, generator, found = self._data(), as_generator(seed), {}
         for r in range(data.values.shape[0]):
