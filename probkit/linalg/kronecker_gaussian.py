@@ -70,7 +70,10 @@ class Conditioned(NamedTuple):
     @property
     def mean_square(self) -> Tensor:
         """abs(Q)^2 averaged over columns, (*B, n_1, ..., n_I)."""
-        return _square(self.correlation).mean(-len(self.scales) - 1)
+        column = -len(self.scales) - 1
+        if self.correlation.shape[column] == 1:  # a mean of one is a slow copy
+            return _square(self.correlation.squeeze(column))
+        return _square(self.correlation).mean(column)
 
     @property
     def residual_square(self) -> Tensor:
@@ -110,7 +113,8 @@ def condition(
     inverse = 1 / spectrum
     modes = tuple(range(-num, 0))
     every = (-num - 1, *modes)
-    quadratic = (_square(w) * spectrum.unsqueeze(-num - 1)).sum(every)
+    square = _square(w)
+    quadratic = (square * spectrum.unsqueeze(-num - 1)).sum(every)
     half, num_columns = (1.0 if y.is_complex() else 0.5), y.shape[-num - 1]
     constant = num_columns * math.prod(y.shape[-num:]) * math.log(math.pi / half)
     evidence = -half * (num_columns * spectrum.log().sum(modes) + quadratic + constant)
@@ -121,7 +125,7 @@ def condition(
         mode_products(inverse, [_square(b).mT for b in rotated]),
         spectrum,
         evidence,
-        _square(w).sum(every),
+        square.sum(every),
         inverse.sum(modes),
     )
 

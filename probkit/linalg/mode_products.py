@@ -12,11 +12,11 @@ tensor most go first. Cost: sum over modes of (entries before) * m_k.
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 from torch import Tensor
 
-__all__ = ["contract_all_but", "mode_products", "outer"]
+__all__ = ["contract_all_but", "contract_in_turn", "mode_products", "outer"]
 
 
 def mode_products(x: Tensor, matrices: Sequence[Tensor]) -> Tensor:
@@ -82,6 +82,51 @@ def contract_all_but(grid: Tensor, vectors: Sequence[Tensor], keep: int) -> Tens
         rest = math.prod(sizes[k + 1 : keep + 1])
         grid = (vectors[k].unsqueeze(-2) @ grid.reshape(*batch, sizes[k], rest)).squeeze(-2)
     return grid.reshape(*batch, sizes[keep])
+
+
+def contract_in_turn(
+    grids: Sequence[Tensor],
+    vectors: Sequence[list[Tensor]],
+    update: Callable[[int, list[Tensor]], None],
+) -> None:
+    """One sweep over the modes, each contraction with what the modes before it have become.
+
+    The same as ``update(k, [contract_all_but(g, v, k) for g, v in zip(grids, vectors)])`` for one k
+    after the other, but the grids are read twice and not once a mode: halves of the modes share
+    what is contracted over the other half, and so on.
+
+    Args:
+        grids: (*batch, n_1, ..., n_I) each.
+        vectors: for every grid I vectors (*batch, n_k).
+        update: called with k and the contractions (*batch, n_k); may replace ``vectors[...][k]``.
+
+    Example:
+        >>> import torch
+        >>> grid, vectors = torch.arange(6.0).reshape(2, 3), [torch.ones(2), torch.ones(3)]
+        >>> def update(k, found):
+        ...     vectors[k] = found[0]
+        >>> contract_in_turn([grid], [vectors], update)
+        >>> vectors[0].tolist(), vectors[1].tolist()
+        ([3.0, 12.0], [36.0, 51.0, 66.0])
+    """
+    num_modes, batch = len(vectors[0]), vectors[0][0].shape[:-1]
+
+    def visit(parts: Sequence[Tensor], low: int, high: int) -> None:
+        if high - low == 1:
+            update(low, list(parts))
+            return
+        middle = (low + high) // 2
+        sizes = parts[0].shape[len(batch) :]
+        first, second = sizes[: middle - low], sizes[middle - low :]
+        folded = [p.reshape(*batch, math.prod(first), math.prod(second)) for p in parts]
+        ends = [outer(v[middle:high]).reshape(*batch, -1, 1) for v in vectors]
+        left = [(p @ e).reshape(*batch, *first) for p, e in zip(folded, ends, strict=True)]
+        visit(left, low, middle)
+        ends = [outer(v[low:middle]).reshape(*batch, 1, -1) for v in vectors]
+        right = [(e @ p).reshape(*batch, *second) for p, e in zip(folded, ends, strict=True)]
+        visit(right, middle, high)
+
+    visit(grids, 0, num_modes)
 
 
 def _one_mode(x: Tensor, matrix: Tensor, from_end: int) -> Tensor:

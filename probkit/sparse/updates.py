@@ -26,7 +26,7 @@ import torch
 from torch import Tensor
 
 from probkit.linalg.kronecker_gaussian import Conditioned
-from probkit.linalg.mode_products import contract_all_but, outer
+from probkit.linalg.mode_products import contract_in_turn, outer
 
 __all__ = [
     "alternating_sweep",
@@ -43,15 +43,16 @@ __all__ = [
 
 def evidence_step(found: Conditioned) -> list[Tensor]:
     """The majorise-minimise step: new g_k, (B, n_k); never lowers the evidence."""
-    above, below = found.mean_square, found.sensitivity
-    new = list(found.scales)
     # T / prod g_l is g_k^2 sum abs(Q)^2 prod r_l with r_l = old^2 / new: no division by zero
-    ratio = list(found.scales)
-    for k, old in enumerate(found.scales):
-        a = contract_all_but(above, ratio, k)
-        b = contract_all_but(below, new, k)
-        new[k] = old * torch.where(b > 0, a / _positive(b), 0).sqrt()
+    new, ratio = list(found.scales), list(found.scales)
+
+    def update(k: int, sums: list[Tensor]) -> None:
+        above, below = sums
+        old = found.scales[k]
+        new[k] = old * torch.where(below > 0, above / _positive(below), 0).sqrt()
         ratio[k] = torch.where(new[k] > 0, old.square() / _positive(new[k]), 0)
+
+    contract_in_turn([found.mean_square, found.sensitivity], [ratio, new], update)
     return balance(new)
 
 
@@ -59,16 +60,17 @@ def coupled_step(
     found: Conditioned, weights: list[Tensor], patterns: list[Tensor]
 ) -> tuple[list[Tensor], list[Tensor]]:
     """New weights t_k (B, p_k) of patterns C_k (B, n_k, p_k), and the new g_k = C_k t_k."""
-    above, below = found.mean_square, found.sensitivity
     new, ratio, weights = list(found.scales), list(found.scales), list(weights)
-    for k, old in enumerate(found.scales):
-        a = contract_all_but(above, ratio, k)  # T / g_k^2, summed over the others
-        b = contract_all_but(below, new, k)
-        up = (patterns[k].mT @ a.unsqueeze(-1)).squeeze(-1)
-        down = (patterns[k].mT @ b.unsqueeze(-1)).squeeze(-1)
+
+    def update(k: int, sums: list[Tensor]) -> None:
+        up, down = ((patterns[k].mT @ s.unsqueeze(-1)).squeeze(-1) for s in sums)
         weights[k] = weights[k] * torch.where(down > 0, up / _positive(down), 0).sqrt()
         new[k] = (patterns[k] @ weights[k].unsqueeze(-1)).squeeze(-1)
+        old = found.scales[k]
         ratio[k] = torch.where(new[k] > 0, old.square() / _positive(new[k]), 0)
+
+    # the first sums are those of T / g_k^2
+    contract_in_turn([found.mean_square, found.sensitivity], [ratio, new], update)
     balanced = balance(new)
     factors = [_level(b) / _level(n) for b, n in zip(balanced, new, strict=True)]
     return [w * f.unsqueeze(-1) for w, f in zip(weights, factors, strict=True)], balanced
@@ -81,7 +83,10 @@ def expectation_step(found: Conditioned) -> list[Tensor]:
 
 def second_moments(found: Conditioned) -> Tensor:
     """T + V, (B, n_1, ..., n_I)."""
-    return outer(found.scales).square() * found.mean_square + found.variance
+    scale = outer(found.scales)
+    # g (max(1 - g S, 0) + g mean of abs(Q)^2), in place: a new grid costs as much as its arithmetic
+    total = (scale * found.sensitivity).neg_().add_(1).clamp_(min=0)
+    return total.addcmul_(scale, found.mean_square).mul_(scale)
 
 
 def alternating_sweep(total: Tensor, scales: list[Tensor]) -> list[Tensor]:
@@ -89,10 +94,13 @@ def alternating_sweep(total: Tensor, scales: list[Tensor]) -> list[Tensor]:
     new = list(scales)
     counts = torch.stack([(g > 0).sum(-1) for g in scales]).clamp(min=1)
     inverse = [torch.where(g > 0, 1 / _positive(g), 0) for g in scales]
-    for k in range(len(new)):
+
+    def update(k: int, sums: list[Tensor]) -> None:
         others = (counts.prod(0) / counts[k]).unsqueeze(-1)
-        new[k] = contract_all_but(total, inverse, k) / others.to(total.dtype)
+        new[k] = sums[0] / others.to(total.dtype)
         inverse[k] = torch.where(new[k] > 0, 1 / _positive(new[k]), 0)
+
+    contract_in_turn([total], [inverse], update)
     return new
 
 

@@ -16,7 +16,12 @@ from probkit.linalg.kronecker_gaussian import (
     kronecker_log_evidence,
     posterior_variance,
 )
-from probkit.linalg.mode_products import contract_all_but, mode_products, outer
+from probkit.linalg.mode_products import (
+    contract_all_but,
+    contract_in_turn,
+    mode_products,
+    outer,
+)
 from probkit.random import as_generator
 
 DTYPES = [torch.float64, torch.complex128]
@@ -169,6 +174,31 @@ def test_contractions_in_any_mode():
         others = outer([torch.ones_like(v) if j == k else v for j, v in enumerate(vectors)])
         rest = [d for d in (1, 2, 3) if d != k + 1]
         torch.testing.assert_close(contract_all_but(grid, vectors, k), (grid * others).sum(rest))
+
+
+@pytest.mark.parametrize("num_modes", [1, 2, 3, 4, 5])
+def test_contractions_in_turn_see_the_modes_before_them(num_modes):
+    g = as_generator(8)
+    sizes = (3, 4, 2, 5, 3)[:num_modes]
+    grids = [torch.rand(2, *sizes, generator=g, dtype=torch.float64) for _ in range(2)]
+    first = [torch.rand(2, n, generator=g, dtype=torch.float64) for n in sizes]
+
+    def changed(k, found):
+        return found[0] / found[1].sum(-1, keepdim=True) + k
+
+    expected = [list(first), [v.square() for v in first]]
+    for k in range(num_modes):
+        found = [contract_all_but(p, v, k) for p, v in zip(grids, expected, strict=True)]
+        expected[0][k] = changed(k, found)
+        expected[1][k] = expected[0][k].sqrt()
+    got = [list(first), [v.square() for v in first]]
+
+    def update(k, found):
+        got[0][k] = changed(k, found)
+        got[1][k] = got[0][k].sqrt()
+
+    contract_in_turn(grids, got, update)
+    torch.testing.assert_close(got, expected, rtol=1e-12, atol=0)
 
 
 def test_mode_products_in_any_order():
