@@ -200,7 +200,7 @@ def double_well(context: Context) -> Iterator[Line]:
         yield Line(f"gain_{hurst}", "ELBO over the closed-form control's", known[0] - gain)
         yield Line(
             f"drift_{hurst}",
-            f"median RMSE of the drift, {len(cases)} paths; baseline: path without noise, cubic",
+            f"RMSE of the drift, H = {hurst}, median of {len(cases)}; baseline: path without noise",
             statistics.median(errors),
             statistics.median(oracle_error(case) for case in cases),
         )

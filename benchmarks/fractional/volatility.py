@@ -36,10 +36,10 @@ def volatility(context: Context) -> Iterator[Line]:
     y = y[: context.size(len(y), 600)]
     full = HurstModel("levels").fit(y).result_.posterior
     mean, sd = float(full.mean()["hurst"]), float(full.sd()["hurst"])
-    yield Line("mean", "H with noise: posterior mean (prototype .146)", mean, 0.146)
-    yield Line("sd", "H with noise: posterior sd (prototype .033)", sd, 0.033)
+    yield Line("mean", "H with noise: posterior mean (first trial .146)", mean, 0.146)
+    yield Line("sd", "H with noise: posterior sd (first trial .033)", sd, 0.033)
     bare = HurstModel("levels", noise=False).fit(y).result_.posterior.mean()["hurst"]
-    yield Line("bare", "H without noise in the model (prototype .073)", float(bare), 0.073)
+    yield Line("bare", "H without noise in the model (first trial .073)", float(bare), 0.073)
     window = y[:500]
     model = HurstModel("levels").fit(window)
     found = model.result_.posterior

@@ -36,7 +36,7 @@ _CASES = {
 
 
 def named_problems() -> dict[str, str]:
-    """A line on each of the paper's cases."""
+    """A line on each of the named cases: the paper's, and three more of Allen-Cahn."""
     return {n: f"{equation}, {points} points a side" for n, (points, equation) in _CASES.items()}
 
 
@@ -46,13 +46,13 @@ def solve(
         str,
         typer.Argument(
             metavar="PROBLEM",
-            help="A case of the paper by name, or FILE.py:VARIABLE.",
+            help="A named case, or FILE.py:VARIABLE.",
             autocompletion=complete(_CASES),
         ),
     ],
     out: Out,
     num: Annotated[
-        int | None, typer.Option(help="Points a side of a named case; default the paper's.", min=4)
+        int | None, typer.Option(help="Points a side of a named case; default its own.", min=4)
     ] = None,
     method: Annotated[str, typer.Option(help="auto, dense, separable, rows or map.")] = "auto",
     epochs: Annotated[int, typer.Option(help="Limit on the epochs of map.", min=1)] = 10_000,
@@ -79,7 +79,7 @@ def solve(
 
 @command(app)
 def cases() -> Lines:
-    """List the paper's cases."""
+    """List the named cases: the paper's, and three more of Allen-Cahn."""
     found = named_problems()
     for name, text in found.items():
         yield f"{name:20s} {text}"

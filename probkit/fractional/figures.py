@@ -45,7 +45,7 @@ def plot_hurst(
 def _forecast(
     model: HurstModel, path: Path, times: Any, series: int, labels: tuple[str, str]
 ) -> Path:
-    own = model.series_
+    own = model._data()
     last, step = own.last_time, own.step
     when = last + step * torch.tensor([0.0, *own.elapsed], dtype=torch.float64)
     when = when - step * own.elapsed[-1]

@@ -390,7 +390,7 @@ class HurstModel:
             raise ConfigurationError(
                 message(
                     "A loaded model does not hold its data",
-                    remedy="fit again for comparisons, replicates and the variogram",
+                    remedy="fit again for comparisons, replicates and pictures of the data",
                 )
             )
         return self.series_
