@@ -7,9 +7,10 @@
    choose by (on air-quality data it prefers rank 3 where rank 5 predicts better); it decides where
    nothing is held out.
 3. Eliminate (sums of components, CP, whose number means something): one component is taken out and
-   the rest runs on; unless the held-out entries are then predicted worse by more than two standard
-   errors, this is kept and the next one is tried. The weakest comes first, but all have their turn:
-   the surplus one may be half of a strong component.
+   the rest runs on until it settles; unless the held-out entries are then predicted worse by more
+   than two standard errors and by more than sweeps are judged to, this is kept and the next one is
+   tried. The weakest comes first, but all have their turn: the surplus one may be half of a strong
+   component.
 4. Settle: components without weight are dropped, then sweeps until the objective stops rising.
 5. Calibrate: all of this ran without a random 1/8 of the entries; the factor that makes the 90 %
    interval cover 90 % of them is kept as ``calibration.spread``.
@@ -51,12 +52,14 @@ class ProgramSettings:
         candidates: ranks of each start.
         start_sweeps: sweeps of each random start.
         rank_sweeps: further sweeps of each rank's best start before ranks are compared.
-        final_sweeps: further sweeps of the two best ranks before one is taken, and after a
-            component was taken out.
+        final_sweeps: further sweeps of the two best ranks before one is taken, and at most so many
+            after a component was taken out.
         prune: whether to drop components without weight.
         eliminate: whether to take components out as long as predictions stay as good.
         holdout: share of entries kept back to choose ranks and calibrate intervals; 0 for none.
-        tolerance: change of the objective per entry and sweep below which a stage is settled.
+        tolerance: change of the objective per entry and sweep below which a stage is settled (a
+            tenth of it while components are taken out), and loss of held-out log density per entry
+            that no component is kept for.
         settle_sweeps: limit on the sweeps of a stage.
         learn_every: sweeps between two rounds of evidence steps.
     """
@@ -218,10 +221,13 @@ class Program:
         own, objective = self._problem(state).sweep(own, self._learns(sweeps + 3))
         new = state | {f"{_TRIAL}{n}": v for n, v in own.items()}
         info = self._info(state, objective, f"without a component {tuple(own['ranks'].tolist())}")
-        if sweeps + 1 < self._settings.final_sweeps:
+        new["program.recent"] = self._recent(state, objective)
+        # a tenth of the tolerance: what is left may rest before it takes over what was taken out
+        settled = self._has_settled(new["program.recent"], self._settings.tolerance / 10)
+        if not settled and sweeps + 1 < self._settings.final_sweeps:
             return new | {"program.sweeps": torch.tensor(sweeps + 1)}, info
         scores = self._held_scores(own, state["program.held"])
-        if _clearly_better(state[_SCORES], scores):
+        if _clearly_better(state[_SCORES], scores, self._settings.tolerance):
             return self._next_trial(new, int(state[_TURN]) + 1), info
         new = self._with_body(_without_trial(new), own)
         return self._next_trial(new | {_SCORES: scores}, 0), info
@@ -249,14 +255,9 @@ class Program:
         own, objective = self._problem(state).sweep(self._body(state), self._learns(sweeps + 3))
         new = self._with_body(state, own)
         info = self._info(state, objective, "fit")
-        recent = torch.cat([state.get("program.recent", objective.new_zeros(0)), objective[None]])
-        recent = recent[-self._settings.learn_every - 1 :]
-        new["program.recent"] = recent
+        new["program.recent"] = self._recent(state, objective)
         new["program.sweeps"] = torch.tensor(sweeps + 1)
-        span = float((recent[-1] - recent[0]).abs()) / max(len(recent) - 1, 1)
-        count = self.problem.entries.num_entries
-        settled = len(recent) > self._settings.learn_every
-        settled = settled and span < self._settings.tolerance * count
+        settled = self._has_settled(new["program.recent"], self._settings.tolerance)
         if phase == _REFIT or "program.held" not in state:
             return new, replace(info, segment=1, converged=settled)
         if settled or sweeps + 1 >= self._settings.settle_sweeps:
@@ -300,6 +301,18 @@ class Program:
             self._inner = replace(self.problem, entries=_subset(self.problem.entries, index))
             self._held = held
         return self._inner
+
+    def _recent(self, state: State, objective: Tensor) -> Tensor:
+        """The stage's last objectives, one round of evidence steps among them."""
+        before = state.get("program.recent", objective.new_zeros(0))
+        return torch.cat([before, objective[None]])[-self._settings.learn_every - 1 :]
+
+    def _has_settled(self, recent: Tensor, tolerance: float) -> bool:
+        """Whether the objective's change per sweep and entry is below ``tolerance``."""
+        if len(recent) <= self._settings.learn_every:
+            return False
+        change = float((recent[-1] - recent[0]).abs()) / (len(recent) - 1)
+        return change < tolerance * self.problem.entries.num_entries
 
     def _learns(self, sweeps: int) -> bool:
         return sweeps >= 3 and sweeps % self._settings.learn_every == 0
@@ -353,14 +366,15 @@ def _without_dead(problem: TuckerVariational, state: State) -> State:
     return state
 
 
-def _clearly_better(one: Tensor, other: Tensor) -> bool:
-    """Whether the mean of paired scores is higher by more than two of its standard errors.
+def _clearly_better(one: Tensor, other: Tensor, least: float) -> bool:
+    """Whether the mean of paired scores is higher by more than ``least`` and two standard errors.
 
     Components are tried one after another: at one standard error, every sixth trial without a
-    component that does nothing would look worse by chance and end the elimination.
+    component that does nothing would look worse by chance and end the elimination. What does
+    nothing changes all scores alike, and by little: hence also ``least``.
     """
     gain = one - other
-    return float(gain.mean()) > 2 * float(gain.std()) / math.sqrt(len(gain))
+    return float(gain.mean()) > max(2 * float(gain.std()) / math.sqrt(len(gain)), least)
 
 
 def _spread(predictive: Any, targets: Tensor) -> Tensor:
