@@ -19,6 +19,7 @@ from safetensors.torch import save_file
 
 from probkit.errors import CheckpointError, message
 from probkit.infer.protocols import State
+from probkit.infer.provenance import stored
 
 __all__ = ["Checkpoint", "Checkpointer"]
 
@@ -80,7 +81,7 @@ class Checkpointer:
             "step": str(checkpoint.step),
             "history": json.dumps(checkpoint.history),
         }
-        tensors = {k: v.detach().cpu().contiguous() for k, v in checkpoint.state.items()}
+        tensors = {k: stored(v) for k, v in checkpoint.state.items()}
         tensors[_GENERATOR] = checkpoint.generator_state
         header["crc32"] = _checksum(tensors)
         temporary = self.path.with_suffix(f".{os.getpid()}.tmp")
@@ -139,7 +140,7 @@ def _checksum(tensors: State) -> str:
     """CRC-32 of all bytes: finds damage, not malice, and costs less than writing them."""
     found = 0
     for name in sorted(tensors):
-        flat = tensors[name].detach().cpu().contiguous().reshape(-1)
+        flat = stored(tensors[name]).reshape(-1)
         found = zlib.crc32(flat.view(torch.uint8).numpy().data, zlib.crc32(name.encode(), found))
     return str(found)
 

@@ -3,7 +3,9 @@
 A posterior may offer ``datatree_groups(num_samples, generator) -> (groups, dims, coords)``, where
 groups map a group's name to arrays by variable; otherwise its draws are the group ``posterior``.
 Draws have the dimensions (chain, draw, ...). Complex variables become real and imaginary parts,
-which every reader of netCDF understands.
+which every reader of netCDF understands. A name with a slash, which netCDF takes for a path, has a
+dot in its place, and one that is a dimension of all draws ends in ``_``; the attribute ``renamed``
+tells.
 """
 
 from __future__ import annotations
@@ -22,6 +24,7 @@ from probkit.errors import ConfigurationError, message
 from probkit.infer.model_checks import ModelChecks
 from probkit.infer.posterior import DrawsPosterior
 from probkit.infer.protocols import PosteriorLike
+from probkit.infer.provenance import stored
 from probkit.random import as_generator
 
 __all__ = ["build_datatree", "model_groups"]
@@ -30,6 +33,8 @@ _MODEL_GROUPS = (
     *("log_likelihood", "posterior_predictive", "prior", "prior_predictive"),
     "observed_data",
 )
+
+_DRAW_DIMS = ("chain", "draw")
 
 Groups = dict[str, dict[str, NDArray[Any]]]
 
@@ -49,9 +54,17 @@ def build_datatree(
     groups, dims, coords = _groups(posterior, num_samples, as_generator(seed))
     groups = {**groups, **extra}
     real = {name: _split_complex(variables) for name, variables in groups.items()}
+    names = {n for variables in real.values() for n in variables} | set(coords)
+    names |= set(dims) | {d for found in dims.values() for d in found}
+    renamed = _readable(names)
+    real = {g: {renamed.get(n, n): v for n, v in part.items()} for g, part in real.items()}
+    dims = {renamed.get(n, n): [renamed.get(d, d) for d in ds] for n, ds in dims.items()}
+    coords = {renamed.get(n, n): v for n, v in coords.items()}
     tree: xr.DataTree = arviz_base.from_dict(real, dims=dims or None, coords=coords or None)
     tree.attrs["provenance"] = json.dumps(provenance, default=str)
     tree.attrs["diagnostics"] = json.dumps(diagnostics, default=str)
+    if renamed:
+        tree.attrs["renamed"] = json.dumps(renamed)
     return tree
 
 
@@ -95,6 +108,18 @@ def model_groups(
     return _to_numpy(found)
 
 
+def _readable(names: set[str]) -> dict[str, str]:
+    """New names for those that netCDF or xarray cannot hold, different from all others."""
+    found: dict[str, str] = {}
+    for name in sorted(names):
+        new = name.replace("/", ".")
+        while new in _DRAW_DIMS or (new != name and new in names | set(found.values())):
+            new += "_"
+        if new != name:
+            found[name] = new
+    return found
+
+
 def _chains(values: dict[str, Any], shape: tuple[int, int]) -> dict[str, Any]:
     return {name: value.unflatten(0, shape) for name, value in values.items()}
 
@@ -115,7 +140,7 @@ def _groups(
 def _to_numpy(groups: dict[str, dict[str, Any]]) -> Groups:
     return {
         group: {
-            name: np.asarray(v.detach().cpu() if isinstance(v, torch.Tensor) else v)
+            name: np.asarray(stored(v) if isinstance(v, torch.Tensor) else v)
             for name, v in variables.items()
         }
         for group, variables in groups.items()

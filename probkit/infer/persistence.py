@@ -17,6 +17,7 @@ from safetensors.torch import load, save
 
 from probkit.errors import CheckpointError, message
 from probkit.infer.protocols import PosteriorLike, State
+from probkit.infer.provenance import stored
 from probkit.infer.registry import lookup, registered_name
 
 __all__ = ["FORMAT_VERSION", "load_parts", "save_parts"]
@@ -41,7 +42,7 @@ def save_parts(
     """
     directory.mkdir(parents=True, exist_ok=True)
     every = posterior.tensors() | {_IMPORTANCE + k: v for k, v in importance.items()}
-    content = save({k: v.detach().cpu().contiguous().clone() for k, v in every.items()})
+    content = save({k: stored(v).clone() for k, v in every.items()})
     manifest = {
         "format_version": FORMAT_VERSION,
         "class": registered_name(posterior),

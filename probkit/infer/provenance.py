@@ -13,7 +13,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-__all__ = ["data_digest", "provenance", "settings_digest", "versions"]
+__all__ = ["data_digest", "provenance", "settings_digest", "stored", "versions"]
 
 _PACKAGES = ("torch", "pyro-ppl", "gpytorch", "linear-operator", "numpy", "xarray", "arviz-base")
 
@@ -36,6 +36,11 @@ def _versions() -> dict[str, str]:
     return found
 
 
+def stored(tensor: Tensor) -> Tensor:
+    """The numbers as they lie in a file: on the CPU, in order, conjugate views written out."""
+    return tensor.detach().resolve_conj().resolve_neg().cpu().contiguous()
+
+
 def data_digest(*tensors: Tensor | None) -> str:
     """SHA-256 over shapes, dtypes and bytes of tensors.
 
@@ -48,7 +53,7 @@ def data_digest(*tensors: Tensor | None) -> str:
         if tensor is None:
             digest.update(b"none")
             continue
-        array = tensor.detach().cpu().contiguous()
+        array = stored(tensor)
         digest.update(f"{array.dtype}{tuple(array.shape)}".encode())
         digest.update(array.reshape(-1).view(torch.uint8).numpy().tobytes())
     return digest.hexdigest()

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
+import numpy as np
 import torch
 from pyro.poutine.messenger import Messenger
 from pyro.poutine.util import site_is_subsample
@@ -15,6 +17,8 @@ from probkit.errors import ConfigurationError, message
 from probkit.infer.provenance import data_digest
 
 __all__ = ["Batches", "ModelArguments", "ScaleObserved", "StreamedArguments", "sample_sites"]
+
+_ADDRESS = re.compile(r" at 0x[0-9a-fA-F]+")
 
 
 @dataclass(frozen=True)
@@ -48,11 +52,13 @@ class ModelArguments:
         return iter((self.args, dict(self.kwargs or {})))
 
     def digest(self) -> str:
-        """Digest of the tensors, in order; other arguments enter by their representation."""
+        """Digest of all numbers, and of the names of keywords.
+
+        What is neither a number, an array nor a container of them enters by its representation
+        without its address, which a second process would not find again.
+        """
         args, kwargs = self
-        values = [*args, *(kwargs[name] for name in sorted(kwargs))]
-        tensors = [v if isinstance(v, Tensor) else _encode(repr(v)) for v in values]
-        return data_digest(*tensors)
+        return data_digest(*_content((args, {name: kwargs[name] for name in sorted(kwargs)})))
 
     def device(self) -> torch.device:
         """Where the data are: the device of the first tensor, the CPU if there is none."""
@@ -183,6 +189,29 @@ class ScaleObserved(Messenger):
     def _pyro_sample(self, msg: Any) -> None:
         if msg["is_observed"]:
             msg["scale"] = msg["scale"] * self.factor
+
+
+def _content(value: Any) -> Iterator[Tensor]:
+    """Everything in an argument as tensors; representations of arrays leave numbers out."""
+    if isinstance(value, Tensor):
+        yield value
+    elif isinstance(value, Mapping):
+        for name, part in value.items():
+            yield _encode(repr(name))
+            yield from _content(part)
+    elif isinstance(value, tuple | list):
+        yield _encode(f"{type(value).__name__} {len(value)}")
+        for part in value:
+            yield from _content(part)
+    elif hasattr(value, "__array__"):
+        array = np.asarray(value)
+        plain = array.dtype.kind in "biufcmM"
+        names = list(getattr(value, "columns", ()))
+        yield _encode(f"{array.dtype} {array.shape} {names} {'' if plain else array.tolist()}")
+        if plain:
+            yield torch.from_numpy(np.frombuffer(array.tobytes(), np.uint8).copy())
+    else:
+        yield _encode(_ADDRESS.sub("", repr(value)))
 
 
 def _encode(text: str) -> Tensor:

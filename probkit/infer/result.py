@@ -24,8 +24,11 @@ from probkit.infer.status import Status
 from probkit.infer.summary import summarize
 from probkit.infer.verdict import Verdict, judge
 from probkit.random import as_generator
+from probkit.validation import check_whole
 
 __all__ = ["FitResult"]
+
+_MOST = 10**9
 
 
 @dataclass
@@ -94,6 +97,7 @@ class FitResult:
         Raises:
             ConfigurationError: the result does not hold a Pyro model and its data.
         """
+        check_whole("num_samples", num_samples, 1, _MOST)
         found = self._checks().check(self.posterior, num_samples, seed)
         self.diagnostics.update(found)
         return self.verdict
@@ -104,6 +108,7 @@ class FitResult:
         Raises:
             ConfigurationError: the result does not hold a Pyro model and its data.
         """
+        check_whole("num_samples", num_samples, 1, _MOST)
         generator = as_generator(seed)
         draws = self.posterior.sample(num_samples, generator)
         return self._checks().replicate(draws, generator)
@@ -114,6 +119,7 @@ class FitResult:
         Raises:
             ConfigurationError: the result does not hold a Pyro model and its data.
         """
+        check_whole("num_samples", num_samples, 1, _MOST)
         return self._checks().prior(num_samples, seed)
 
     def predict(self, *args: Any, **kwargs: Any) -> Any:
@@ -166,6 +172,7 @@ class FitResult:
         Raises:
             ConfigurationError: an unknown group, or the model and its data are not at hand.
         """
+        check_whole("num_samples", num_samples, 1, _MOST)
         groups = {}
         if include:
             groups = model_groups(self._checks(), self.posterior, include, num_samples, seed)

@@ -23,6 +23,7 @@ __all__ = [
     "matmul",
     "matvec",
     "semidefinite_root",
+    "semidefinite_roots",
     "to_trailing",
 ]
 
@@ -176,3 +177,8 @@ def semidefinite_root(a: Float[Tensor, "n n *batch"]) -> Float[Tensor, "n n *bat
         if j + 1 < n:
             rest = rest - column.unsqueeze(1) * column.unsqueeze(0)
     return torch.stack(columns, 1)
+
+
+def semidefinite_roots(x: Float[Tensor, "*batch n n"]) -> Float[Tensor, "*batch n n"]:
+    """:func:`semidefinite_root` of matrices whose batch dimensions come first."""
+    return from_trailing(semidefinite_root(to_trailing(x)))

@@ -20,7 +20,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from probkit.linalg.small import from_trailing, matvec, semidefinite_root, to_trailing
+from probkit.linalg.small import matvec, semidefinite_roots
 from probkit.statespace.score import Adjoint, Filtered, Smoothed, smooth_with
 from probkit.statespace.types import Posterior, Sites, Transitions
 
@@ -77,7 +77,7 @@ class SequentialEngine:
         self, transitions: Transitions, H: Tensor, sites: Sites, filtered: Filtered
     ) -> tuple[Smoothed, Adjoint | None]:
         steps = _forward(transitions, H, sites)
-        noise_roots = _roots(transitions.Q)
+        noise_roots = semidefinite_roots(transitions.Q)
         mean = steps[-1].filtered_mean
         covariance = steps[-1].filtered_root @ steps[-1].filtered_root.mT
         means, covariances, crosses = [mean], [covariance], []
@@ -114,7 +114,7 @@ def smooth_sequential(transitions: Transitions, H: Tensor, sites: Sites) -> Post
 
 def _forward(transitions: Transitions, H: Tensor, sites: Sites) -> list[_Step]:
     W = _site_roots(H, sites)
-    noise_roots = _roots(transitions.Q)
+    noise_roots = semidefinite_roots(transitions.Q)
     r = W.shape[-1]
     m, S = torch.zeros_like(transitions.A[..., 0, :, 0]), noise_roots[..., 0, :, :]
     unit = torch.eye(r, dtype=W.dtype, device=W.device).expand(*S.shape[:-2], r, r)
@@ -148,7 +148,7 @@ def _predict(A: Tensor, noise_root: Tensor, S: Tensor) -> tuple[Tensor, Tensor, 
 
 
 def _site_roots(H: Tensor, sites: Sites) -> Tensor:
-    return H.unsqueeze(-3).mT @ _roots(sites.precision)
+    return H.unsqueeze(-3).mT @ semidefinite_roots(sites.precision)
 
 
 def _linear_terms(H: Tensor, sites: Sites, m: Tensor) -> tuple[Tensor, Tensor]:
@@ -156,7 +156,3 @@ def _linear_terms(H: Tensor, sites: Sites, m: Tensor) -> tuple[Tensor, Tensor]:
     row = H.unsqueeze(-3)
     residual = sites.linear - matvec(sites.precision, matvec(row, m))
     return matvec(row.mT, sites.linear), matvec(row.mT, residual)
-
-
-def _roots(x: Tensor) -> Tensor:
-    return from_trailing(semidefinite_root(to_trailing(x)))

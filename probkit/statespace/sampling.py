@@ -15,7 +15,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from probkit.linalg.cyclic_reduction import factorize
-from probkit.linalg.small import from_trailing, matvec, semidefinite_root, to_trailing
+from probkit.linalg.small import matvec, semidefinite_roots
 from probkit.random import Seed, as_generator
 from probkit.statespace.information import posterior_precision, prior_precision
 from probkit.statespace.score import expand_together
@@ -41,7 +41,7 @@ def sample_prior(
         torch.Size([3, 5, 1])
     """
     A, Q = transitions
-    steps = matvec(_root(Q), _noise((num_samples, *A.shape[:-1]), A, seed))
+    steps = matvec(semidefinite_roots(Q), _noise((num_samples, *A.shape[:-1]), A, seed))
     path = [steps[..., 0, :]]
     for i in range(1, A.shape[-3]):
         path.append(matvec(A[..., i, :, :], path[-1]) + steps[..., i, :])
@@ -88,7 +88,7 @@ def sample_posterior(
     paths = sample_prior(transitions, num_samples, generator)
     noise = _noise((*shape, H.shape[-2]), H, generator)
     outputs = matvec(H.unsqueeze(-3), paths)
-    pseudo = matvec(sites.precision, outputs) + matvec(_root(sites.precision), noise)
+    pseudo = matvec(sites.precision, outputs) + matvec(semidefinite_roots(sites.precision), noise)
     residual = Sites(sites.precision, sites.linear - pseudo, sites.log_scale)
     return paths + smooth(transitions, H, residual, chosen).mean
 
@@ -98,7 +98,3 @@ def _noise(shape: tuple[int, ...], like: Tensor, seed: Seed) -> Tensor:
     generator = as_generator(seed)
     drawn = torch.randn(shape, generator=generator, dtype=like.dtype, device=generator.device)
     return drawn.to(like.device)
-
-
-def _root(x: Float[Tensor, "*batch n n"]) -> Float[Tensor, "*batch n n"]:
-    return from_trailing(semidefinite_root(to_trailing(x)))

@@ -12,7 +12,7 @@ import torch
 
 import probkit
 from probkit.errors import CheckpointError, ConfigurationError
-from probkit.infer import CAVI, DrawsPosterior, FitResult, Gibbs
+from probkit.infer import CAVI, DrawsPosterior, FitResult, Gibbs, Status
 from tests.toy_models import NormalGibbs, Walk, normal_data
 
 
@@ -147,3 +147,24 @@ def test_old_arviz_reads_the_file(result, saved):
 def test_a_result_is_shown_in_a_line(result):
     assert repr(result).startswith("FitResult(")
     assert len(repr(result)) < 80
+
+
+def test_names_that_netcdf_cannot_hold_are_changed_in_the_tree_and_told(tmp_path):
+    draws = {n: torch.zeros(2, 5, dtype=torch.float64) for n in ("a/b", "a.b", "draw", "mean")}
+    found = FitResult(Status.CONVERGED, DrawsPosterior(draws), {}, {}, {})
+    tree = FitResult.load(found.save(tmp_path / "saved")).to_datatree()
+    assert set(tree["posterior"].data_vars) == {"a.b", "a.b_", "draw_", "mean"}
+    assert json.loads(tree.attrs["renamed"]) == {"a/b": "a.b_", "draw": "draw_"}
+    assert (
+        "renamed"
+        not in FitResult(Status.CONVERGED, DrawsPosterior({"mean": draws["mean"]}), {}, {}, {})
+        .to_datatree()
+        .attrs
+    )
+
+
+@pytest.mark.parametrize("number", [0, -1, 10.0, "3"])
+def test_numbers_of_draws_are_checked(result, number):
+    for call in (result.check, result.replicate, result.prior, result.to_datatree):
+        with pytest.raises(ConfigurationError, match="num_samples"):
+            call(num_samples=number)
