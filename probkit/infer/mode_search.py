@@ -28,13 +28,13 @@ from probkit.errors import NotPositiveDefiniteError, NumericalError
 from probkit.infer.densities import SmoothDensity
 from probkit.infer.gaussian_at_mode import Precision, solve_precision
 from probkit.infer.protocols import State, StepInfo
-from probkit.infer.quasi_newton import Memory, direction, remember, wolfe_search
+from probkit.infer.quasi_newton import LineSearch, Memory, direction, remember, wolfe_search
 
 __all__ = ["ModeSearch"]
 
 _MEMORY = 10
 _CLOSE = 1e-2
-_AT_ROUNDING = 1e-3
+_AT_ROUNDING, _COARSE = 1e-3, 0.05
 _SHIFTS = 12
 _LOOKED_AT = 500
 """unknowns up to which a dense Hessian is computed to look at the end of L-BFGS"""
@@ -54,8 +54,9 @@ class ModeSearch:
         newton: finish by Newton steps; without them the decrement is that of L-BFGS, an estimate.
 
     The state holds ``flat``, ``value``, ``gradient``, the memory of L-BFGS and the phase. A step
-    that cannot lower the value ends the search: converged if the decrement is below .001, where
-    rounding hides what is left, and stalled (metric ``stalled``) otherwise. A point from which a
+    that cannot lower the value ends the search: converged if rounding hides what is left (the
+    decrement is below .001, or below .05 and the gain that it promises below the resolution of the
+    value, as in float32), and stalled (metric ``stalled``) otherwise. A point from which a
     negative curvature leads upwards is left; where none does although the curvature is clearly
     negative, the search has stalled. ``state["least_curvature"]`` then is the least eigenvalue over
     the largest in absolute value; it is missing where no dense Hessian was looked at: beyond 500
@@ -90,15 +91,12 @@ class ModeSearch:
         reached = memory.filled > 0 and decrement < (_CLOSE if self.newton else self.tolerance)
         if _is_zero(state["gradient"]) or reached:
             return self._leave(state, decrement, good=True)
-        found = wolfe_search(
-            self.density.value_and_gradient,
-            *(state["flat"], state["value"], state["gradient"], along),
-        )
+        found = self._search(state, along)
+        if not found.found and memory.filled > 0:  # a fresh start along the gradient
+            memory = memory._replace(filled=0)
+            found = self._search(state, -state["gradient"])
         if not found.found:
-            if memory.filled > 0:  # a fresh start along the gradient, before giving up
-                forgot = {**state, "count": torch.tensor(0)}
-                return forgot, self._info(forgot, decrement)
-            return self._leave(state, decrement, good=decrement < _AT_ROUNDING)
+            return self._leave(state, decrement, good=decrement < _at_rounding(state["value"]))
         memory = remember(memory, found.flat - state["flat"], found.gradient - state["gradient"])
         proposal = {
             **{"flat": found.flat, "value": found.value, "gradient": found.gradient},
@@ -113,19 +111,21 @@ class ModeSearch:
         decrement = _decrement(gradient, along)
         if shift == 0 and decrement < self.tolerance:
             return state, self._info(state, decrement, converged=True)
-        found = wolfe_search(
-            self.density.value_and_gradient, state["flat"], state["value"], gradient, along
-        )
+        found = self._search(state, along)
         if shift > 0 and (not found.found or decrement < self.tolerance):
             return self._look(state, decrement, good=False)
         if not found.found:
-            good = shift == 0 and decrement < _AT_ROUNDING
+            good = shift == 0 and decrement < _at_rounding(state["value"])
             return state, self._info(state, decrement, converged=good, stalled=not good)
         proposal = {
             **state,
             **{"flat": found.flat, "value": found.value, "gradient": found.gradient},
         }
         return proposal, self._info(proposal, decrement)
+
+    def _search(self, state: State, along: Tensor) -> LineSearch:
+        point = (state["flat"], state["value"], state["gradient"], along)
+        return wolfe_search(self.density.value_and_gradient, *point)
 
     def _leave(self, state: State, decrement: float, *, good: bool) -> tuple[State, StepInfo]:
         """The end of the first phase: go on by Newton steps, or stop."""
@@ -193,6 +193,12 @@ class ModeSearch:
 
 def _decrement(gradient: Tensor, along: Tensor) -> float:
     return math.sqrt(max(-float(gradient @ along), 0.0))
+
+
+def _at_rounding(value: Tensor) -> float:
+    """Decrement below which rounding hides the gain, half its square, in a sum of this size."""
+    hidden = math.sqrt(16 * torch.finfo(value.dtype).eps * (1 + abs(float(value))))
+    return max(_AT_ROUNDING, min(hidden, _COARSE))
 
 
 def _is_zero(gradient: Tensor) -> bool:

@@ -203,6 +203,26 @@ def test_map_is_never_called_a_posterior(tmp_path):
     assert torch.equal(loaded.posterior.point()["mean"], result.posterior.point()["mean"])
 
 
+@pytest.mark.parametrize("num_rows", [100, 20_000])
+def test_single_precision_ends_at_its_own_rounding(num_rows):
+    generator = torch.Generator().manual_seed(0)
+    x = torch.randn(num_rows, 2, generator=generator)
+    y = x @ torch.tensor([1.0, -2.0]) + 0.5 * torch.randn(num_rows, generator=generator)
+
+    def model(x, y):
+        slope = pyro.sample("slope", dist.Normal(x.new_zeros(2), 1.0).to_event(1))
+        with pyro.plate("rows", len(x)):
+            pyro.sample("y", dist.Normal(x @ slope, x.new_tensor(0.5)), obs=y)
+
+    exact = probkit.fit(model, (x.double(), y.double()), engine=Laplace())
+    mode, sd = exact.posterior.mean()["slope"], exact.posterior.sd()["slope"]
+    for engine in (MAP(), Laplace()):
+        result = probkit.fit(model, (x, y), engine=engine)
+        found = result.posterior.point() if isinstance(engine, MAP) else result.posterior.mean()
+        assert result.status is Status.CONVERGED
+        assert float(((found["slope"].double() - mode) / sd).abs().max()) < 0.1
+
+
 def test_map_of_a_hard_valley():
     """Rosenbrock's valley: L-BFGS must not need thousands of steps."""
 
