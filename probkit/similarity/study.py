@@ -8,9 +8,10 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
+from tempfile import TemporaryFile
 from typing import Any
 
 import torch
@@ -69,9 +70,13 @@ class ReleaseJob:
     def run(self) -> Lines:
         """Spend, release and write; yields lines for the user, returns what was released.
 
+        The folder of ``out`` is made where there is none.
+
         Raises:
-            DataError, ConfigurationError, PrivacyError: nothing was spent or written then.
+            DataError, ConfigurationError, PrivacyError: nothing was spent or written then; among
+                them a file or a ledger that cannot be written.
         """
+        _check_writable(self.out, "out")
         if self.out.exists():
             raise ConfigurationError(
                 message(
@@ -163,6 +168,9 @@ def describe_release(release: Release) -> dict[str, Any]:
 def query_file(release_file: Path, points: Path, out: Path | None) -> Path:
     """Answer at the points of a file; writes them, value, sd and the ends of a 95 % interval.
 
+    The columns of the answers are ``value``, ``sd``, ``lower_95`` and ``upper_95``, with
+    ``similarity_`` before the name where a column of the points has it already.
+
     Raises:
         ConfigurationError: there is a file where the answers would go.
         ReleaseFileError: the release cannot be read.
@@ -183,7 +191,11 @@ def query_file(release_file: Path, points: Path, out: Path | None) -> Path:
         wanted = (wanted - low) / (high - low)
     answer = release.query(wanted)
     lower, upper = answer.interval(0.95)
-    columns |= {"value": answer.value, "sd": answer.sd, "lower_95": lower, "upper_95": upper}
+    answers = {"value": answer.value, "sd": answer.sd, "lower_95": lower, "upper_95": upper}
+    for name, column in answers.items():
+        while name in columns:
+            name = "similarity_" + name
+        columns[name] = column
     return write_table(path, {name: column.numpy() for name, column in columns.items()})
 
 
@@ -216,12 +228,36 @@ def parse_bounds(text: str) -> list[list[float]]:
     return bounds
 
 
+def _check_writable(path: Path, where: str) -> None:
+    """Make the folder of a file and try to write there: later, the budget would be spent.
+
+    Raises:
+        ConfigurationError: neither can be done.
+    """
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        with TemporaryFile(dir=path.parent):  # of no name: another process may be writing
+            pass
+        with suppress(FileNotFoundError):  # a name that is too long, with what is added to write
+            path.with_name(path.name + ".part").lstat()
+    except OSError as error:
+        raise ConfigurationError(
+            message(
+                "The file cannot be written",
+                where=where,
+                got=f"{path} ({error.strerror or error})",
+                expected="a file in a folder that can be written",
+            )
+        ) from error
+
+
 @contextmanager
 def _locked(ledger: Path | None) -> Iterator[None]:
     """One process at a time may spend from a ledger: two could both find it unspent."""
     if ledger is None:
         yield
         return
+    _check_writable(ledger, "ledger")
     lock = ledger.with_name(ledger.name + ".lock")
     try:
         lock.touch(exist_ok=False)
