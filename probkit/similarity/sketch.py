@@ -37,7 +37,7 @@ from probkit.privacy.opendp_noise import opendp_noise
 from probkit.similarity.design import Design, first_difference
 from probkit.similarity.release import Release
 from probkit.similarity.validation import as_points, check_finite, count_owners
-from probkit.validation import check_whole
+from probkit.validation import as_real, check_whole
 
 __all__ = ["Sketch"]
 
@@ -103,7 +103,7 @@ class Sketch:
 
         Raises:
             PrivacyError: the sketch was released, or merged into another.
-            DtypeError, ShapeError: records or users of another kind.
+            DtypeError, ShapeError: records, labels or users of another kind.
             PrivateDataError: NaN or infinite rows, an id that is missing (None, NaN, NaT) or cannot
                 be counted, or a user with too many rows.
             DataError: so many records that sums could overflow.
@@ -344,7 +344,7 @@ class Sketch:
             )
         if labels is None:
             return None
-        classes = torch.as_tensor(labels)
+        classes = as_real(labels, "labels")
         if classes.shape != (length,):
             raise ShapeError(
                 message("One label a record", where="labels", got=classes.shape, expected=length)

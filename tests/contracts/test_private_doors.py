@@ -7,18 +7,11 @@ import pickle
 import warnings
 
 import numpy as np
-import pandas as pd
 import pytest
 import torch
 
-from probkit.errors import ConfigurationError, DtypeError, ShapeError
-from probkit.privacy import (
-    AccuracyWarning,
-    PrivacyAccountant,
-    PrivacyError,
-    PrivateDataError,
-    ReleaseFileError,
-)
+from probkit.errors import ConfigurationError, DtypeError
+from probkit.privacy import AccuracyWarning, PrivacyAccountant, PrivacyError, ReleaseFileError
 from probkit.similarity import (
     PrivateClassifier,
     PrivateDistance,
@@ -259,84 +252,6 @@ def test_a_classifier_asked_before_its_fit_says_so():
             ask(X)
     with pytest.raises(ConfigurationError, match="fit"):
         PrivateClassifier().score(X, torch.zeros(40))
-
-
-def limited(max_rows_per_user: int = 2) -> Sketch:
-    return PrivateDistance(1, bounds=(0.0, 1.0), max_rows_per_user=max_rows_per_user)
-
-
-IDS = {
-    "list": list,
-    "tuple": tuple,
-    "integers": torch.tensor,
-    "floats": lambda ids: torch.tensor(ids, dtype=torch.float64),
-    "tensors": lambda ids: [torch.tensor(i) for i in ids],
-    "pairs": lambda ids: [("a", torch.tensor(i)) for i in ids],
-    "array": np.array,
-    "objects": lambda ids: np.array([str(i) for i in ids], dtype=object),
-    "series": lambda ids: pd.Series(ids, index=range(5, 5 + len(ids))),
-    "categories": lambda ids: pd.Series([str(i) for i in ids], dtype="category"),
-}
-
-
-@pytest.mark.parametrize("name", IDS)
-def test_rows_of_a_user_are_counted_whatever_holds_the_ids(name):
-    make = IDS[name]
-    with pytest.raises(PrivateDataError, match="more rows"):
-        limited().update(X[:4, :1], users=make([3, 4, 3, 3]))
-    sketch = limited().update(X[:4, :1], users=make([3, 4, 3, 4]))
-    assert list(sketch._users.values()) == [2, 2]
-    with pytest.raises(PrivateDataError, match="more rows"):  # across parts
-        sketch.update(X[:1, :1], users=make([3]))
-    with pytest.raises(PrivateDataError, match="more rows"):
-        sketch.merge(limited().update(X[:1, :1], users=make([4])))
-    assert sketch.count == 4
-
-
-def test_users_as_tensors_arrays_and_lists_are_the_same_users():
-    sketch = limited(4)
-    for users in ([7], np.array([7]), torch.tensor([7]), pd.Series([7.0])):
-        sketch.update(X[:1, :1], users=users)
-    assert dict(sketch._users) == {7: 4}
-
-
-NAN = float("nan")
-
-
-@pytest.mark.parametrize(
-    "users",
-    [
-        [None] * 4,
-        [float("nan") for _ in range(4)],
-        [("a", float("nan")) for _ in range(4)],
-        np.array([NAN, 1.0, NAN, 2.0]),
-        torch.tensor([NAN, 1.0, NAN, 2.0]),
-        pd.Series([NAN] * 4),
-        pd.Series([1, 2, 3, None], dtype="Int64"),
-        pd.Series(["2020-01-01", None, None, None], dtype="datetime64[ns]"),
-        np.array(["NaT"] * 4, dtype="datetime64[ns]"),
-        [["secret"], ["secret"], ["secret"], ["secret"]],
-        [{"secret": 1}] * 4,
-        [np.array(["secret", "secret"])] * 4,
-    ],
-    ids=repr,
-)
-def test_a_row_without_a_countable_owner_is_refused(users):
-    sketch = limited()
-    with pytest.raises(PrivateDataError, match="users") as caught:
-        sketch.update(X[:4, :1], users=users)
-    assert "secret" not in str(caught.value)
-    assert sketch.count == 0 and not sketch.state.any()
-
-
-def test_users_are_one_id_a_row():
-    table = pd.DataFrame({"user": [1, 1, 1, 1]})
-    for users in (table, torch.ones(4, 1), torch.tensor(1), [1, 1], pd.Series([1, 2])):
-        with pytest.raises(ShapeError, match="users"):
-            limited().update(X[:4, :1], users=users)
-    for users in (1, dict.fromkeys(range(4), "a")):
-        with pytest.raises(DtypeError, match="users"):
-            limited().update(X[:4, :1], users=users)
 
 
 def test_a_file_without_seed_or_signs_is_refused(tmp_path):
