@@ -20,7 +20,7 @@ from torch import Tensor
 from probkit.errors import ConfigurationError, DataError, message
 from probkit.io import read_table, write_table
 from probkit.privacy.accountant import PrivacyAccountant
-from probkit.privacy.budget import Amount, Relation
+from probkit.privacy.budget import Amount, Budget, Relation
 from probkit.privacy.errors import PrivacyError
 from probkit.report import to_plain
 from probkit.similarity.distance import PrivateDistance
@@ -89,15 +89,15 @@ class ReleaseJob:
             return (yield from self._run())
 
     def _run(self) -> Lines:
-        accountant = self._accountant()
+        asked = PrivacyAccountant(epsilon=self.epsilon, delta=self.delta, relation=self.relation)
+        accountant = asked
+        if self.ledger is not None and self.ledger.exists():
+            accountant = PrivacyAccountant.load(self.ledger)
         names, records = _numeric(self.data, self.columns)
-        sketch, low, high = self._sketch(records.shape[1], len(records))
+        sketch, low, high = self._sketch(records.shape[1], len(records), asked.budget)
         kernel = self.similarity in KERNELS
         sketch.update((records - low) / (high - low) if kernel else records)
-        request = PrivacyAccountant(
-            epsilon=self.epsilon, delta=self.delta, relation=self.relation
-        ).total
-        release = sketch.release(accountant, request)
+        release = sketch.release(accountant, asked.total)
         if self.ledger is not None:  # before the release exists: a crash may waste, not hide
             accountant.save(self.ledger)
         scale = {"low": low.tolist(), "high": high.tolist()} if kernel else None
@@ -112,16 +112,10 @@ class ReleaseJob:
             yield "no ledger kept: another release of these records adds to what was spent"
         return {"file": str(self.out), **describe_release(release)}
 
-    def _accountant(self) -> PrivacyAccountant:
-        if self.ledger is not None and self.ledger.exists():
-            return PrivacyAccountant.load(self.ledger)
-        return PrivacyAccountant(epsilon=self.epsilon, delta=self.delta, relation=self.relation)
-
-    def _sketch(self, dim: int, size: int) -> tuple[Sketch, Tensor, Tensor]:
+    def _sketch(self, dim: int, size: int, budget: Budget) -> tuple[Sketch, Tensor, Tensor]:
         pairs = self.bounds[0] if len(self.bounds) == 1 else self.bounds
         low, high = (torch.tensor(v, dtype=torch.float64) for v in check_box(pairs, dim))
         if self.similarity in KERNELS:
-            budget = PrivacyAccountant(epsilon=self.epsilon, delta=self.delta).budget
             known = size if self.relation == "replace" else _UNKNOWN_SIZE
             choice = recommend(
                 max(2, known),

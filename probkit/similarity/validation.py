@@ -8,7 +8,7 @@ caller's program; such an error stops it, and its text is not private.
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping
 from numbers import Integral
 from typing import Any
 
@@ -169,8 +169,9 @@ def check_box(bounds: Any, dim: int) -> tuple[list[float], list[float]]:
     """Bounds of every coordinate, from one pair (low, high) for all or one pair each.
 
     Raises:
-        ConfigurationError: missing, not finite, or low >= high. Bounds taken from the data would
-            leak them, so there is no default.
+        ConfigurationError: missing, of another shape, not finite, or low >= high. Bounds taken from
+            the data would leak them, so there is no default.
+        DtypeError: no real numbers.
     """
     if bounds is None:
         raise ConfigurationError(
@@ -181,8 +182,8 @@ def check_box(bounds: Any, dim: int) -> tuple[list[float], list[float]]:
                 remedy="state what the values can be at all: bounds computed from the data leak it",
             )
         )
-    pairs: Sequence[Any] = bounds if np.ndim(bounds) == 2 else [bounds] * dim
-    table = np.asarray(pairs, dtype=np.float64)
+    given = as_real(bounds, "bounds").to(torch.float64).cpu().numpy()
+    table = given if given.ndim == 2 else np.broadcast_to(given, (dim, *given.shape))
     if table.shape != (dim, 2):
         raise ConfigurationError(
             message(
