@@ -131,11 +131,15 @@ def check_delta(delta: Any) -> float:
                 expected="strictly between 0 and 1",
             )
         )
-    if not (0 < delta < 1 and 0 < float(delta) < 1):  # a fraction may round to either
+    try:
+        value = float(delta)
+    except OverflowError:
+        value = math.inf
+    if not 0 < value < 1:
         raise ConfigurationError(
             message("delta must lie strictly between 0 and 1", where="delta", got=delta)
         )
-    return float(delta)
+    return value
 
 
 def check_relation(relation: str) -> Relation:
