@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import json
 import threading
+import warnings
 from collections.abc import Sequence
 from dataclasses import dataclass
 from fractions import Fraction
@@ -22,14 +23,17 @@ from probkit.privacy.budget import (
     Budget,
     Relation,
     as_amount,
+    check_delta,
     check_relation,
     zcdp_of_approximate,
 )
-from probkit.privacy.errors import BudgetExceededError, PrivacyError
+from probkit.privacy.errors import BudgetExceededError, NotPrivateWarning, PrivacyError
 
 __all__ = ["Entry", "PrivacyAccountant", "Reservation"]
 
 _FORMAT = 1
+_HARDLY_ANY = 20
+"""epsilon above which a guarantee is one in name only"""
 
 
 @dataclass(frozen=True)
@@ -72,7 +76,8 @@ class PrivacyAccountant:
     """What may be spent on one private data set, and what was.
 
     Args:
-        epsilon: alone: pure epsilon-DP in all. With ``delta``: (epsilon, delta)-DP in all.
+        epsilon: alone: pure epsilon-DP in all. With ``delta``: (epsilon, delta)-DP in all. Above 20
+            there is a ``NotPrivateWarning``.
         delta: in (0, 1), for approximate DP; kept as zCDP.
         rho: rho-zCDP in all.
         relation: "replace" (default) or "add_remove"; every release must declare the same.
@@ -113,7 +118,7 @@ class PrivacyAccountant:
                 )
             )
         self.epsilon = None if epsilon is None else as_amount(epsilon, "epsilon")
-        self.delta = delta
+        self.delta = None if delta is None else check_delta(delta)
         if rho is not None:
             self.kind, self.total = "zcdp", as_amount(rho, "rho")
         elif delta is None:
@@ -122,6 +127,14 @@ class PrivacyAccountant:
         else:
             assert self.epsilon is not None
             self.kind, self.total = "zcdp", zcdp_of_approximate(self.epsilon, delta)
+        if self.epsilon is not None and self.epsilon > _HARDLY_ANY:
+            size = float(self.epsilon)
+            warnings.warn(
+                f"epsilon = {size:g} protects hardly anything: one record may change the odds of "
+                f"any conclusion by a factor of exp({size:g}).",
+                NotPrivateWarning,
+                stacklevel=2,
+            )
         self._entries: list[Entry] = []
         self._reserved = Fraction(0)
         self._lock = threading.Lock()

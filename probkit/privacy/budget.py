@@ -18,7 +18,8 @@ import math
 from dataclasses import dataclass
 from fractions import Fraction
 from functools import lru_cache
-from typing import Literal
+from numbers import Integral, Rational, Real
+from typing import Any, Literal
 
 import numpy as np
 
@@ -31,6 +32,7 @@ __all__ = [
     "Budget",
     "Relation",
     "as_amount",
+    "check_delta",
     "check_relation",
     "delta_of_zcdp",
     "zcdp_of_approximate",
@@ -64,35 +66,80 @@ class Budget:
 
 
 def as_amount(value: Amount, name: str) -> Fraction:
-    """An exact positive amount; a float counts as the decimal that it prints as.
+    """An exact positive amount; a float counts as the decimal that it prints as, NumPy's too.
 
     Raises:
         DtypeError: not a number.
-        ConfigurationError: not finite, or not positive.
+        ConfigurationError: not finite, beyond all floats, not positive, or text that is no number.
 
     Example:
         >>> sum(as_amount(0.1, "epsilon") for _ in range(10)) == 1
         True
     """
-    if isinstance(value, bool) or not isinstance(value, float | int | str | Fraction):
+    if isinstance(value, bool) or not isinstance(value, Real | str):
         raise DtypeError(
             message("A budget must be a number", where=name, got=f"{type(value).__name__}")
         )
-    if isinstance(value, float) and not math.isfinite(value):
+    if not isinstance(value, Rational | str) and not math.isfinite(value):
         raise ConfigurationError(message("A budget must be finite", where=name, got=value))
     try:
-        exact = Fraction(repr(float(value))) if isinstance(value, float) else Fraction(value)
-    except ValueError as error:
+        exact = _exact(value)
+        float(exact)  # scales of noise are computed in floats
+    except (ValueError, ZeroDivisionError) as error:
         raise ConfigurationError(
             message(
                 "A budget must be a number", where=name, got=repr(value), expected="1, 0.5 or 1/2"
             )
+        ) from error
+    except OverflowError as error:
+        raise ConfigurationError(
+            message("A budget must be finite", where=name, got="a number beyond all floats")
         ) from error
     if exact <= 0:
         raise ConfigurationError(
             message("A budget must be positive", where=name, got=value, expected="> 0")
         )
     return exact
+
+
+def _exact(value: Any) -> Fraction:
+    if isinstance(value, Integral):  # NumPy's are no numbers to Fraction
+        return Fraction(int(value))
+    if isinstance(value, str | Rational):
+        return Fraction(value)
+    narrow = isinstance(value, np.floating) and not isinstance(value, float)
+    return Fraction(str(value) if narrow else repr(float(value)))
+
+
+def check_delta(delta: Any) -> float:
+    """The delta of an (epsilon, delta) budget.
+
+    Raises:
+        DtypeError: not a number.
+        ConfigurationError: not in (0, 1).
+
+    Example:
+        >>> check_delta(Fraction(1, 2))
+        0.5
+    """
+    if isinstance(delta, bool) or not isinstance(delta, Real):
+        raise DtypeError(
+            message(
+                "delta must be a number",
+                where="delta",
+                got=repr(delta),
+                expected="strictly between 0 and 1",
+            )
+        )
+    try:
+        value = float(delta)
+    except OverflowError:
+        value = math.inf
+    if not 0 < value < 1:
+        raise ConfigurationError(
+            message("delta must lie strictly between 0 and 1", where="delta", got=delta)
+        )
+    return value
 
 
 def check_relation(relation: str) -> Relation:
@@ -122,16 +169,14 @@ def zcdp_of_approximate(epsilon: Amount, delta: float) -> Fraction:
 
     Raises:
         ConfigurationError: epsilon not positive, or delta not in (0, 1).
+        DtypeError: one of the two is not a number.
 
     Example:
         >>> round(float(zcdp_of_approximate(1, 1e-6)), 6)
         0.024356
     """
     eps = float(as_amount(epsilon, "epsilon"))
-    if isinstance(delta, bool) or not isinstance(delta, float) or not 0 < delta < 1:
-        raise ConfigurationError(
-            message("delta must lie strictly between 0 and 1", where="delta", got=delta)
-        )
+    delta = check_delta(delta)
     rho = _rho_of(eps, delta)
     if rho <= 0:
         raise ConfigurationError(

@@ -35,4 +35,4 @@ class AccuracyWarning(ProbkitWarning):
 
 
 class NotPrivateWarning(ProbkitWarning):
-    """The result does not have the guarantee that it would otherwise claim."""
+    """The result lacks the guarantee that it claims, or has one that protects hardly anything."""

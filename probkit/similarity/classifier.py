@@ -68,11 +68,7 @@ class ClassSketch(Sketch):
         max_rows_per_user: int = 1,
         on_bad: Literal["error", "drop"] = "error",
     ) -> None:
-        self.classes = list(classes)
-        if len(self.classes) < 2 or len(set(self.classes)) != len(self.classes):
-            raise ConfigurationError(
-                message("Classes must be two different labels or more", where="classes")
-            )
+        self.classes = _public_list(classes)
         dim = check_whole("dim", dim, 1, 2**16)
         num = check_whole("num_features", num_features, 1, 2**20)
         length = check_length("bandwidth", bandwidth)
@@ -90,8 +86,9 @@ class ClassSketch(Sketch):
             raise ConfigurationError(message("Classes need labels", where="labels"))
         index = {label: k for k, label in enumerate(self.classes)}
         try:
-            codes = [index[label] for label in np.asarray(labels).tolist()]
-        except (KeyError, TypeError) as error:
+            given = labels if isinstance(labels, Tensor) else np.asarray(labels)
+            codes = [index[label] for label in given.tolist()]
+        except (KeyError, TypeError, ValueError) as error:
             raise DataError(
                 message(
                     "A label is not in the public list of classes",
@@ -104,6 +101,32 @@ class ClassSketch(Sketch):
 
     def _choices(self) -> dict[str, Any]:
         return {**super()._choices(), "classes": self.classes}
+
+
+def _public_list(classes: Any) -> list[Any]:
+    """Labels as plain values: a tensor is equal to no other as a key.
+
+    Raises:
+        ConfigurationError: fewer than two, one twice, or what is no list of labels.
+    """
+    try:
+        given = classes.tolist() if isinstance(classes, Tensor) else list(classes)
+        labels = [c.item() if isinstance(c, Tensor | np.generic) else c for c in given]
+        different = len(set(labels))
+    except (TypeError, ValueError, RuntimeError) as error:
+        raise ConfigurationError(
+            message(
+                "Classes must be labels such as numbers or text",
+                where="classes",
+                got=type(classes).__name__,
+                expected="a list of two different labels or more",
+            )
+        ) from error
+    if different < 2 or different != len(labels):
+        raise ConfigurationError(
+            message("Classes must be two different labels or more", where="classes", got=labels)
+        )
+    return labels
 
 
 class PrivateClassifier:
@@ -180,7 +203,7 @@ class PrivateClassifier:
         )
         sketch.update(X, y)
         self.release_: Release = sketch.release(accountant)
-        self.classes_ = np.asarray(self.classes)
+        self.classes_ = np.asarray(sketch.classes)
         return self
 
     def decision_function(self, X: Any) -> NDArray[np.float64]:

@@ -21,14 +21,14 @@ import torch
 from torch import Tensor
 
 from probkit.similarity.design import quantise
-from probkit.similarity.waves import QUANTA, RECORD_BITS, Waves, random_signs
+from probkit.similarity.waves import QUANTA, RECORD_BITS, Signed, Waves, random_signs
 
 __all__ = ["ReducedWaves"]
 
 _ROWS = 4096
 
 
-class ReducedWaves:
+class ReducedWaves(Signed):
     """m integer waves in k dimensions of records in d.
 
     Args:
@@ -66,11 +66,6 @@ class ReducedWaves:
         self._unit = self.quantum * self._coarse / math.sqrt(self.reduced_dim)
         origin = torch.zeros(self.reduced_dim, dtype=torch.float64)
         self._inner = Waves(waves, self._unit * QUANTA, origin)
-
-    @property
-    def signs(self) -> Tensor:
-        """(k, d) random signs, int8."""
-        return self._signs.to(torch.int8)
 
     @property
     def frequencies(self) -> Tensor:

@@ -15,7 +15,7 @@ from probkit.similarity.feature_kde import FeatureKDE
 from probkit.similarity.sketch import Sketch
 from probkit.similarity.validation import check_center, check_length, public_seed
 from probkit.similarity.weight_space import TARGET_UNIT, WeightSpace
-from probkit.validation import check_positive, check_whole
+from probkit.validation import as_real, check_positive, check_whole
 
 __all__ = ["PrivateGPRegression"]
 
@@ -98,7 +98,7 @@ class PrivateGPRegression(Sketch):
         """Targets as whole numbers of bound / 4096."""
         if labels is None:
             raise ConfigurationError(message("A regression needs targets", where="labels"))
-        targets = torch.as_tensor(labels, dtype=torch.float64)
+        targets = as_real(labels, "labels").to(torch.float64)
         if targets.shape != (length,):
             raise ShapeError(
                 message(

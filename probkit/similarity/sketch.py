@@ -36,8 +36,8 @@ from probkit.privacy.mechanism import Noise, plan_noise
 from probkit.privacy.opendp_noise import opendp_noise
 from probkit.similarity.design import Design, first_difference
 from probkit.similarity.release import Release
-from probkit.similarity.validation import as_points, check_finite
-from probkit.validation import check_whole
+from probkit.similarity.validation import as_points, check_finite, count_owners
+from probkit.validation import as_real, check_whole
 
 __all__ = ["Sketch"]
 
@@ -98,12 +98,14 @@ class Sketch:
         Args:
             records: (B, d) float32 or float64.
             labels: (B,) class labels, for structures that have classes.
-            users: (B,) who owns each row; required if rows of one user are protected together.
+            users: (B,) who owns each row, a list, an array, a column or a tensor of ids that
+                compare as equal; required if rows of one user are protected together.
 
         Raises:
             PrivacyError: the sketch was released, or merged into another.
-            DtypeError, ShapeError: records of another kind.
-            PrivateDataError: NaN or infinite rows, or a user with too many rows.
+            DtypeError, ShapeError: records, labels or users of another kind.
+            PrivateDataError: NaN or infinite rows, an id that is missing (None, NaN, NaT) or cannot
+                be counted, or a user with too many rows.
             DataError: so many records that sums could overflow.
         """
         self._require_open("update")
@@ -342,7 +344,7 @@ class Sketch:
             )
         if labels is None:
             return None
-        classes = torch.as_tensor(labels)
+        classes = as_real(labels, "labels")
         if classes.shape != (length,):
             raise ShapeError(
                 message("One label a record", where="labels", got=classes.shape, expected=length)
@@ -360,11 +362,7 @@ class Sketch:
             )
         if users is None:
             return self._users
-        if len(users) != length:
-            raise ShapeError(
-                message("One user a record", where="users", got=len(users), expected=length)
-            )
-        owners = self._users + Counter(users)
+        owners = self._users + count_owners(users, length)
         self._check_owners(owners)
         return owners
 

@@ -30,6 +30,7 @@ from probkit.similarity.waves import (
     QUANTA,
     RECORD_BITS,
     TABLE_BITS,
+    Signed,
     random_signs,
     table_of_waves,
 )
@@ -40,7 +41,7 @@ _TURN_BITS = 32
 _ROWS = 128
 
 
-class StructuredWaves:
+class StructuredWaves(Signed):
     """m waves in d dimensions by two Walsh-Hadamard transforms a block.
 
     Args:
@@ -73,11 +74,6 @@ class StructuredWaves:
         turns = scale * (self.quantum * 2.0**_TURN_BITS / (2 * math.pi))
         self._turns = torch.floor(turns + 0.5).to(torch.int64)
         self._scale = self._turns * (2 * math.pi / 2.0**_TURN_BITS / self.quantum)
-
-    @property
-    def signs(self) -> Tensor:
-        """(2, blocks, p) random signs, int8."""
-        return self._signs.to(torch.int8)
 
     @property
     def frequencies(self) -> Tensor:

@@ -8,9 +8,10 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
+from tempfile import TemporaryFile
 from typing import Any
 
 import torch
@@ -19,7 +20,7 @@ from torch import Tensor
 from probkit.errors import ConfigurationError, DataError, message
 from probkit.io import read_table, write_table
 from probkit.privacy.accountant import PrivacyAccountant
-from probkit.privacy.budget import Amount, Relation
+from probkit.privacy.budget import Amount, Budget, Relation
 from probkit.privacy.errors import PrivacyError
 from probkit.report import to_plain
 from probkit.similarity.distance import PrivateDistance
@@ -69,9 +70,13 @@ class ReleaseJob:
     def run(self) -> Lines:
         """Spend, release and write; yields lines for the user, returns what was released.
 
+        The folder of ``out`` is made where there is none.
+
         Raises:
-            DataError, ConfigurationError, PrivacyError: nothing was spent or written then.
+            DataError, ConfigurationError, PrivacyError: nothing was spent or written then; among
+                them a file or a ledger that cannot be written.
         """
+        _check_writable(self.out, "out")
         if self.out.exists():
             raise ConfigurationError(
                 message(
@@ -84,15 +89,15 @@ class ReleaseJob:
             return (yield from self._run())
 
     def _run(self) -> Lines:
-        accountant = self._accountant()
+        asked = PrivacyAccountant(epsilon=self.epsilon, delta=self.delta, relation=self.relation)
+        accountant = asked
+        if self.ledger is not None and self.ledger.exists():
+            accountant = PrivacyAccountant.load(self.ledger)
         names, records = _numeric(self.data, self.columns)
-        sketch, low, high = self._sketch(records.shape[1], len(records))
+        sketch, low, high = self._sketch(records.shape[1], len(records), asked.budget)
         kernel = self.similarity in KERNELS
         sketch.update((records - low) / (high - low) if kernel else records)
-        request = PrivacyAccountant(
-            epsilon=self.epsilon, delta=self.delta, relation=self.relation
-        ).total
-        release = sketch.release(accountant, request)
+        release = sketch.release(accountant, asked.total)
         if self.ledger is not None:  # before the release exists: a crash may waste, not hide
             accountant.save(self.ledger)
         scale = {"low": low.tolist(), "high": high.tolist()} if kernel else None
@@ -107,16 +112,10 @@ class ReleaseJob:
             yield "no ledger kept: another release of these records adds to what was spent"
         return {"file": str(self.out), **describe_release(release)}
 
-    def _accountant(self) -> PrivacyAccountant:
-        if self.ledger is not None and self.ledger.exists():
-            return PrivacyAccountant.load(self.ledger)
-        return PrivacyAccountant(epsilon=self.epsilon, delta=self.delta, relation=self.relation)
-
-    def _sketch(self, dim: int, size: int) -> tuple[Sketch, Tensor, Tensor]:
+    def _sketch(self, dim: int, size: int, budget: Budget) -> tuple[Sketch, Tensor, Tensor]:
         pairs = self.bounds[0] if len(self.bounds) == 1 else self.bounds
         low, high = (torch.tensor(v, dtype=torch.float64) for v in check_box(pairs, dim))
         if self.similarity in KERNELS:
-            budget = PrivacyAccountant(epsilon=self.epsilon, delta=self.delta).budget
             known = size if self.relation == "replace" else _UNKNOWN_SIZE
             choice = recommend(
                 max(2, known),
@@ -163,6 +162,9 @@ def describe_release(release: Release) -> dict[str, Any]:
 def query_file(release_file: Path, points: Path, out: Path | None) -> Path:
     """Answer at the points of a file; writes them, value, sd and the ends of a 95 % interval.
 
+    The columns of the answers are ``value``, ``sd``, ``lower_95`` and ``upper_95``, with
+    ``similarity_`` before the name where a column of the points has it already.
+
     Raises:
         ConfigurationError: there is a file where the answers would go.
         ReleaseFileError: the release cannot be read.
@@ -183,7 +185,11 @@ def query_file(release_file: Path, points: Path, out: Path | None) -> Path:
         wanted = (wanted - low) / (high - low)
     answer = release.query(wanted)
     lower, upper = answer.interval(0.95)
-    columns |= {"value": answer.value, "sd": answer.sd, "lower_95": lower, "upper_95": upper}
+    answers = {"value": answer.value, "sd": answer.sd, "lower_95": lower, "upper_95": upper}
+    for name, column in answers.items():
+        while name in columns:
+            name = "similarity_" + name
+        columns[name] = column
     return write_table(path, {name: column.numpy() for name, column in columns.items()})
 
 
@@ -216,12 +222,36 @@ def parse_bounds(text: str) -> list[list[float]]:
     return bounds
 
 
+def _check_writable(path: Path, where: str) -> None:
+    """Make the folder of a file and try to write there: later, the budget would be spent.
+
+    Raises:
+        ConfigurationError: neither can be done.
+    """
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        with TemporaryFile(dir=path.parent):  # of no name: another process may be writing
+            pass
+        with suppress(FileNotFoundError):  # a name that is too long, with what is added to write
+            path.with_name(path.name + ".part").lstat()
+    except OSError as error:
+        raise ConfigurationError(
+            message(
+                "The file cannot be written",
+                where=where,
+                got=f"{path} ({error.strerror or error})",
+                expected="a file in a folder that can be written",
+            )
+        ) from error
+
+
 @contextmanager
 def _locked(ledger: Path | None) -> Iterator[None]:
     """One process at a time may spend from a ledger: two could both find it unspent."""
     if ledger is None:
         yield
         return
+    _check_writable(ledger, "ledger")
     lock = ledger.with_name(ledger.name + ".lock")
     try:
         lock.touch(exist_ok=False)

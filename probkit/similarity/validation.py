@@ -7,7 +7,8 @@ caller's program; such an error stops it, and its text is not private.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections import Counter
+from collections.abc import Iterable, Mapping
 from numbers import Integral
 from typing import Any
 
@@ -27,6 +28,7 @@ __all__ = [
     "check_finite",
     "check_length",
     "check_lengths",
+    "count_owners",
     "public_seed",
 ]
 
@@ -88,12 +90,88 @@ def check_finite(values: Tensor, *, drop: bool, name: str) -> tuple[Tensor, Tens
     return values[good], good
 
 
+def count_owners(users: Any, length: int) -> Counter[Any]:
+    """How many rows every user has.
+
+    A limit of rows holds only if equal ids count as one user. As a key, a tensor without dimensions
+    is equal to no other, and neither is NaN: tensors are read as numbers, and what is missing is
+    refused. No message names an id.
+
+    Args:
+        users: (B,) an id a row: a list, an array, a column or a tensor.
+        length: B.
+
+    Raises:
+        DtypeError: no sequence.
+        ShapeError: not one id a row.
+        PrivateDataError: an id is missing (None, NaN, NaT), or cannot be counted, as a list cannot.
+
+    Example:
+        >>> count_owners(torch.tensor([7, 7, 8]), 3) == {7: 2, 8: 1}
+        True
+    """
+    shape = tuple(getattr(users, "shape", (length,)))
+    if len(shape) != 1:  # iterating over a table would give the names of its columns
+        raise ShapeError(message("One user a record", where="users", got=shape, expected=(length,)))
+    if isinstance(users, Mapping) or not isinstance(users, Iterable):
+        raise DtypeError(
+            message(
+                "Users must be a sequence",
+                where="users",
+                got=type(users).__name__,
+                expected="one id a record",
+            )
+        )
+    owners = [_owner(user) for user in (users.tolist() if isinstance(users, Tensor) else users)]
+    if len(owners) != length:
+        raise ShapeError(
+            message("One user a record", where="users", got=len(owners), expected=length)
+        )
+    if any(_is_missing(owner) for owner in owners):
+        raise PrivateDataError(
+            message(
+                "The owner of some rows is missing",
+                where="users",
+                expected="an id for every row, no None, NaN or NaT",
+                remedy="leave these rows out, or give an id of its own to every user",
+            )
+        )
+    try:
+        return Counter(owners)
+    except TypeError as error:
+        raise PrivateDataError(
+            message(
+                "Some ids of users cannot be counted",
+                where="users",
+                expected="numbers, text, or other values that can be keys of a dict",
+            )
+        ) from error
+
+
+def _owner(user: Any) -> Any:
+    """An id as a key: what tensors hold, within tuples too."""
+    if isinstance(user, Tensor):
+        return user.tolist()
+    return tuple(map(_owner, user)) if type(user) is tuple else user
+
+
+def _is_missing(owner: Any) -> bool:
+    """Whether an id is None or equal to no id, itself included: NaN and NaT."""
+    if type(owner) is tuple:  # which compares its members by identity first
+        return any(map(_is_missing, owner))
+    try:
+        return owner is None or not bool(owner == owner)
+    except (TypeError, ValueError):  # pandas.NA, arrays
+        return True
+
+
 def check_box(bounds: Any, dim: int) -> tuple[list[float], list[float]]:
     """Bounds of every coordinate, from one pair (low, high) for all or one pair each.
 
     Raises:
-        ConfigurationError: missing, not finite, or low >= high. Bounds taken from the data would
-            leak them, so there is no default.
+        ConfigurationError: missing, of another shape, not finite, or low >= high. Bounds taken from
+            the data would leak them, so there is no default.
+        DtypeError: no real numbers.
     """
     if bounds is None:
         raise ConfigurationError(
@@ -104,8 +182,8 @@ def check_box(bounds: Any, dim: int) -> tuple[list[float], list[float]]:
                 remedy="state what the values can be at all: bounds computed from the data leak it",
             )
         )
-    pairs: Sequence[Any] = bounds if np.ndim(bounds) == 2 else [bounds] * dim
-    table = np.asarray(pairs, dtype=np.float64)
+    given = as_real(bounds, "bounds").to(torch.float64).cpu().numpy()
+    table = given if given.ndim == 2 else np.broadcast_to(given, (dim, *given.shape))
     if table.shape != (dim, 2):
         raise ConfigurationError(
             message(

@@ -27,6 +27,7 @@ __all__ = [
     "RECORD_BITS",
     "TABLE_BITS",
     "UNIT",
+    "Signed",
     "Waves",
     "pair_bounds",
     "random_signs",
@@ -120,6 +121,17 @@ def pair_bounds() -> tuple[int, int]:
     square = int((table**2 + other**2).max())
     root = math.isqrt(square)
     return l1, root if root * root == square else root + 1
+
+
+class Signed:
+    """Waves that are made by random signs, which a release stores with them."""
+
+    _signs: Tensor
+
+    @property
+    def signs(self) -> Tensor:
+        """The random signs in the shape in which they were drawn, int8."""
+        return self._signs.to(torch.int8)
 
 
 def random_signs(shape: tuple[int, ...], seed: int, drawn: Tensor | None = None) -> Tensor:

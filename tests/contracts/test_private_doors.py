@@ -201,6 +201,22 @@ def test_a_centre_is_d_finite_numbers(name):
         assert spec.get("center", spec.get("features", {}).get("center")) == [0.1, 1.0]
 
 
+def test_bounds_are_real_numbers_whatever_holds_them():
+    plain = PrivateDistance(2, bounds=[(0.0, 1.0), (0.0, 2.0)]).design.spec()
+    table = torch.tensor([[0.0, 1.0], [0.0, 2.0]], requires_grad=True)
+    for bounds in (table, table.detach().numpy(), [(0, 1), (0, 2)], np.array([[0, 1], [0, 2]])):
+        assert PrivateDistance(2, bounds=bounds).design.spec() == plain
+    pair = torch.tensor([0.0, 1.0], requires_grad=True)
+    same = PrivateDistance(2, bounds=(0.0, 1.0)).design.spec()
+    assert PrivateDistance(2, bounds=pair).design.spec() == same
+    for wrong in (("a", "b"), [(0, 1), (0,)], (0, 1j), np.array([0, 1j]), {"low": 0}, object()):
+        with pytest.raises(DtypeError, match="bounds"):
+            PrivateDistance(2, bounds=wrong)
+    for wrong in (1.0, (0, 1, 2), [(0, 1)] * 3, np.zeros((1, 2, 2)), (1, 0), (0, float("nan"))):
+        with pytest.raises(ConfigurationError, match="bounds"):
+            PrivateDistance(2, bounds=wrong)
+
+
 def test_no_number_is_not_the_default_number():
     with pytest.raises(ConfigurationError, match="num_features"):
         PrivateKDE(2, bandwidth=1.0, num_features=0)

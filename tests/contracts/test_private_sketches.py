@@ -79,7 +79,7 @@ def test_a_saved_release_answers_the_same_and_holds_no_exact_count(name, relatio
 
 def test_second_release_update_and_merge_after_release_are_refused():
     sketch = CASES["l1"].make().update(data("l1"))
-    accountant = PrivacyAccountant(epsilon=100)
+    accountant = PrivacyAccountant(rho=100)
     sketch.release(accountant, 50)
     for action in (
         lambda: sketch.release(accountant),
@@ -93,7 +93,7 @@ def test_second_release_update_and_merge_after_release_are_refused():
 
 
 def test_release_over_budget_leaves_sketch_and_ledger_as_they_were():
-    accountant = PrivacyAccountant(epsilon=100)
+    accountant = PrivacyAccountant(rho=100)
     accountant.reserve("earlier", 70).commit()
     sketch = CASES["l1"].make().update(data("l1"))
     with pytest.raises(BudgetExceededError):

@@ -7,8 +7,13 @@ import sys
 import numpy as np
 import pandas as pd
 import pytest
+import torch
 
 from probkit.cli.main import main
+from probkit.errors import ConfigurationError
+from probkit.privacy import PrivacyAccountant
+from probkit.similarity import Release
+from probkit.similarity.study import ReleaseJob, query_file
 
 
 @pytest.fixture
@@ -66,6 +71,57 @@ def test_nothing_is_spent_twice(table, tmp_path, monkeypatch, capsys):
     with pytest.raises(RuntimeError, match="2"):
         call(monkeypatch, *common, "--out", tmp_path / "b")
     assert "Another process" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("place", ["file/release", "file/below/release", "n" * 252, "n" * 300])
+def test_nothing_is_spent_on_a_release_that_cannot_be_written(table, place, tmp_path):
+    (tmp_path / "file").touch()
+    out = tmp_path / place
+    ledger = PrivacyAccountant(epsilon=1).save(tmp_path / "ledger.json")
+    before = ledger.read_text()
+    job = ReleaseJob(table, out, "l1", [[-10, 100]], epsilon="1/2", ledger=ledger)
+    with pytest.raises(ConfigurationError, match="out: got .* expected a file in a folder"):
+        list(job.run())
+    assert ledger.read_text() == before
+    assert sorted(p.name for p in tmp_path.iterdir()) == ["data.csv", "file", "ledger.json"]
+
+
+def test_a_ledger_that_cannot_be_written_is_refused_before_the_data_are_read(tmp_path):
+    (tmp_path / "file").touch()
+    ledger, data = tmp_path / "file" / "ledger.json", tmp_path / "none.csv"
+    job = ReleaseJob(data, tmp_path / "out", "l1", [[0, 1]], epsilon=1, ledger=ledger)
+    with pytest.raises(ConfigurationError, match="ledger: got"):
+        list(job.run())
+
+
+def test_the_folder_of_a_release_is_made(table, tmp_path):
+    out, ledger = tmp_path / "new" / "folder" / "release", tmp_path / "books" / "ledger.json"
+    list(ReleaseJob(table, out, "l1", [[-10, 100]], epsilon=1, ledger=ledger).run())
+    assert Release.load(out).num_records == 4000 and PrivacyAccountant.load(ledger).remaining == 0
+    assert sorted(p.name for p in tmp_path.rglob("*.*")) == ["data.csv", "ledger.json"]
+
+
+def test_answers_stand_beside_columns_of_the_same_names(tmp_path):
+    names = ["value", "sd", "similarity_sd", "lower_95"]
+    data = pd.DataFrame(np.random.default_rng(0).uniform(size=(500, 4)), columns=names)
+    data.to_csv(tmp_path / "data.csv", index=False)
+    release = tmp_path / "release"
+    list(ReleaseJob(tmp_path / "data.csv", release, "l1", [[0, 1]], epsilon=1).run())
+    points = data[:3]
+    points.to_csv(tmp_path / "points.csv", index=False)
+    found = pd.read_csv(query_file(release, tmp_path / "points.csv", None))
+    pd.testing.assert_frame_equal(found[names], points)
+    answer = Release.load(release).query(torch.tensor(points.to_numpy()))
+    lower, upper = answer.interval(0.95)
+    expected = {
+        "similarity_value": answer.value,
+        "similarity_similarity_sd": answer.sd,
+        "similarity_lower_95": lower,
+        "upper_95": upper,
+    }
+    assert [*found] == [*names, *expected]
+    for name, column in expected.items():
+        assert found[name].to_numpy() == pytest.approx(column.numpy(), rel=1e-12)
 
 
 @pytest.mark.parametrize(

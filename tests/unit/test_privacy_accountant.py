@@ -15,6 +15,7 @@ from scipy.optimize import brentq
 from probkit.errors import CheckpointError, ConfigurationError, DtypeError
 from probkit.privacy import (
     BudgetExceededError,
+    NotPrivateWarning,
     PrivacyAccountant,
     PrivacyError,
     delta_of_zcdp,
@@ -79,6 +80,63 @@ def test_impossible_budgets_are_refused(budget):
 def test_a_budget_is_a_number(epsilon):
     with pytest.raises((DtypeError, ConfigurationError)):
         PrivacyAccountant(epsilon=epsilon)
+
+
+@pytest.mark.parametrize(
+    ("given", "exact"),
+    [
+        (np.int64(1), Fraction(1)),
+        (np.uint8(2), Fraction(2)),
+        (np.float32(0.1), Fraction(1, 10)),
+        (np.float16(0.1), Fraction(1, 10)),
+        (np.float64(0.1), Fraction(1, 10)),
+        (np.longdouble("0.5"), Fraction(1, 2)),
+        (1e-7, Fraction(1, 10**7)),
+        ("1/3", Fraction(1, 3)),
+        (Fraction(2, 7), Fraction(2, 7)),
+    ],
+    ids=repr,
+)
+def test_a_budget_is_any_real_number_and_the_decimal_that_it_prints_as(given, exact):
+    assert PrivacyAccountant(epsilon=given).total == PrivacyAccountant(rho=given).total == exact
+    accountant = PrivacyAccountant(epsilon=20)
+    accountant.reserve("part", given).commit()
+    assert accountant.spent == exact
+
+
+@pytest.mark.parametrize(
+    "amount",
+    ["1/0", "1e400", 10**400, np.float32("inf"), np.float32("nan")],
+    ids=["ratio", "text", "integer", "infinity", "nan"],
+)
+def test_what_is_no_finite_number_is_refused(amount):
+    with pytest.raises(ConfigurationError, match=r"epsilon: got"):
+        PrivacyAccountant(epsilon=amount)
+
+
+@pytest.mark.parametrize("delta", [np.float32(2**-20), np.float64(2**-20), Fraction(1, 2**20)])
+def test_delta_is_any_real_number(delta, tmp_path):
+    plain = PrivacyAccountant(epsilon=1, delta=2**-20)
+    accountant = PrivacyAccountant(epsilon=1, delta=delta)
+    assert accountant.total == plain.total and type(accountant.delta) is float
+    assert PrivacyAccountant.load(accountant.save(tmp_path / "ledger")).delta == 2**-20
+
+
+def test_a_delta_that_is_no_number_or_none_in_between_is_refused():
+    for wrong in ("1e-6", True, 1j, [1e-6]):
+        with pytest.raises(DtypeError, match="delta: got .* expected strictly between 0 and 1"):
+            PrivacyAccountant(epsilon=1, delta=wrong)
+    for wrong in (math.nan, -1, 2, 10**400, Fraction(1, 10**400), 1 - Fraction(1, 10**40)):
+        with pytest.raises(ConfigurationError, match="delta: got"):
+            PrivacyAccountant(epsilon=1, delta=wrong)
+
+
+def test_a_budget_that_protects_hardly_anything_is_told_of():
+    for large in ({"epsilon": 21}, {"epsilon": 1e6}, {"epsilon": 50, "delta": 1e-6}):
+        with pytest.warns(NotPrivateWarning, match="hardly anything") as told:
+            PrivacyAccountant(**large)
+        assert len(told) == 1 and told[0].filename == __file__
+    PrivacyAccountant(epsilon=20)  # warnings are errors here
 
 
 def test_it_cannot_be_copied():
