@@ -14,9 +14,9 @@ from typing import Any
 
 import numpy as np
 import torch
-from numpy.typing import NDArray
 from torch import Tensor
 
+from probkit.dates import to_days, utc_dates
 from probkit.errors import ConfigurationError, DataError, DtypeError, message
 
 __all__ = [
@@ -33,8 +33,8 @@ __all__ = [
     "require_choice",
     "require_not_negative",
     "require_positive",
-    "to_days",
     "unknown",
+    "unmasked",
 ]
 
 
@@ -146,6 +146,7 @@ def as_tensor(value: Any, where: str) -> Tensor:
 
     Raises:
         DtypeError: what is no array of numbers (text, objects, dates).
+        DataError: masked values of a dtype without NaN; those of other masked arrays become NaN.
 
     Example:
         >>> as_tensor([1, 2], "y").dtype
@@ -153,6 +154,7 @@ def as_tensor(value: Any, where: str) -> Tensor:
     """
     if isinstance(value, Tensor):
         return value.detach()
+    value = unmasked(value, where)
     try:
         array = np.asarray(value)
         if array.dtype.kind not in "fiubc":
@@ -171,6 +173,7 @@ def as_real(value: Any, where: str) -> Tensor:
 
     Raises:
         DtypeError: complex numbers, or no numbers at all.
+        DataError: as for :func:`as_tensor`.
     """
     found = as_tensor(value, where)
     if found.is_complex():
@@ -181,32 +184,63 @@ def as_real(value: Any, where: str) -> Tensor:
 def as_times(value: Any, where: str) -> Tensor:
     """Times as a float64 tensor of their own memory; dates become days since 1970-01-01.
 
-    A float64 number of days tells moments about a microsecond apart: give times that lie closer
-    as numbers.
+    Dates are those that :func:`probkit.dates.utc_dates` knows; durations become days, and what is
+    missing or masked NaN. A float64 number of days tells moments about a microsecond apart: give
+    times that lie closer as numbers.
 
     Raises:
         DtypeError: neither real numbers nor dates.
+        DataError: as for :func:`as_tensor`, or a date that cannot be read.
 
     Example:
         >>> as_times(np.array(["1970-01-02", "1970-01-03T12"], dtype="datetime64[h]"), "t").tolist()
         [1.0, 2.5]
     """
     if not isinstance(value, Tensor):
-        array = np.asarray(value)
+        value = unmasked(value, where, real=True)
+        dates = utc_dates(value, where)
+        array = np.asarray(value) if dates is None else dates
         value = to_days(array) if array.dtype.kind in "Mm" else array
     return as_real(value, where).to(torch.float64, copy=True)
 
 
-def to_days(dates: NDArray[Any]) -> NDArray[np.float64]:
-    """NumPy's dates as days since 1970-01-01, and its durations as days; NaT becomes NaN.
+def unmasked(value: Any, where: str, *, real: bool = False) -> Any:
+    """A masked array as a plain one, NaN (or NaT) where it is masked; anything else as it is.
+
+    Args:
+        value: an array, a list of arrays, or anything else.
+        where: the argument, for the message.
+        real: whether integers may become float64 to hold NaN.
+
+    Raises:
+        DataError: a masked value of integers or other dtypes without NaN.
 
     Example:
-        >>> to_days(np.array(["1970-02-01"], dtype="datetime64[D]")).tolist()
-        [31.0]
+        >>> unmasked(np.ma.masked_array([1.0, 99.0], mask=[False, True]), "y").tolist()
+        [1.0, nan]
     """
-    past = dates - np.datetime64(0, "s") if dates.dtype.kind == "M" else dates
-    days: NDArray[np.float64] = past / np.timedelta64(1, "D")
-    return days
+    if isinstance(value, list | tuple) and any(isinstance(v, np.ma.MaskedArray) for v in value):
+        value = np.ma.array(value)
+    if not isinstance(value, np.ma.MaskedArray):
+        return value
+    count = int(np.ma.count_masked(value))
+    if count == 0:
+        return value.data
+    if real and value.dtype.kind in "iub":
+        value = value.astype(np.float64)
+    if value.dtype.kind in "mM":
+        return value.filled(np.array("NaT", value.dtype))
+    if value.dtype.kind in "fc":
+        return value.filled(np.nan)
+    raise DataError(
+        message(
+            f"Masked values need a dtype that has NaN, and {count} are masked",
+            where=where,
+            got=str(value.dtype),
+            expected="floating-point numbers",
+            remedy="convert the array with astype(float)",
+        )
+    )
 
 
 def check_finite(values: Tensor, where: str, *, remedy: str | None = None) -> Tensor:

@@ -7,9 +7,11 @@ import pytest
 import torch
 
 from probkit.errors import ConfigurationError, DataError, DtypeError
+from probkit.tensor.validation import to_inputs, to_target
 from probkit.validation import (
     as_real,
     as_tensor,
+    as_times,
     check_choice,
     check_finite,
     check_levels,
@@ -91,3 +93,28 @@ def test_the_first_bad_value_is_located():
     values[1, 2] = math.inf
     with pytest.raises(DataError, match=r"1 value is.*first at \[1, 2\] \(y.*Remedy: drop it"):
         check_finite(values, "y", remedy="drop it")
+
+
+def test_masked_values_are_missing():
+    for dtype in (np.float32, np.float64):
+        values = np.ma.masked_array([1.0, 99999.0], mask=[False, True], dtype=dtype)
+        for given in (values, [values, values]):
+            found = as_tensor(given, "y")
+            assert found.dtype == as_tensor(values.data, "y").dtype
+            assert found[..., 1].isnan().all() and not found[..., 0].isnan().any()
+    whole = np.ma.masked_array([1, 99999], mask=[False, True])
+    with pytest.raises(DataError, match="1 are masked .*y: got int64"):
+        as_tensor(whole, "y")
+    assert as_tensor(np.ma.masked_array([1, 2]), "y").tolist() == [1, 2]
+    assert as_times(whole, "t").isnan().tolist() == [False, True]
+    dates = np.ma.masked_array(np.array(["1970-01-02", "1970-01-03"], "M8[D]"), mask=[0, 1])
+    assert as_times(dates, "t")[0] == 1.0 and as_times(dates, "t")[1].isnan()
+
+
+def test_masked_targets_and_coordinates_are_missing():
+    y = np.ma.masked_array([1.0, 99999.0], mask=[False, True])
+    for target in (y, y.astype(int), y[:, None]):
+        value, observed = to_target(target, 2, "drop")
+        assert observed.tolist() == [True, False] and value[1].isnan()
+    with pytest.raises(DataError, match="1 NaN"):
+        to_inputs(np.ma.column_stack([y, [0.0, 1.0]]))
