@@ -32,7 +32,9 @@ def utc_dates(values: Any, where: str) -> NDArray[Any] | None:
         ['2019-12-31T22:00:00.000000', 'NaT']
     """
     dtype = getattr(values, "dtype", None)
-    if getattr(dtype, "tz", None) is not None:  # pandas' column, which NumPy sees as objects
+    if (
+        dtype is not None and getattr(dtype, "tz", None) is not None
+    ):  # pandas' column, which NumPy sees as objects
         zoned: NDArray[Any] = values.to_numpy(dtype=f"datetime64[{dtype.unit}]")
         return zoned
     array = _array(values)

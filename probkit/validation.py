@@ -28,11 +28,13 @@ __all__ = [
     "check_finite",
     "check_levels",
     "check_positive",
+    "check_quantile",
     "check_whole",
     "require_all_positive",
     "require_choice",
     "require_not_negative",
     "require_positive",
+    "require_whole",
     "unknown",
     "unmasked",
 ]
@@ -77,29 +79,54 @@ def check_whole(name: str, value: Any, low: int, high: int, *, even: bool = Fals
     return int(value)
 
 
-def check_levels(name: str, values: Iterable[Any]) -> tuple[float, ...]:
+def check_levels(name: str, values: Any, *, ends: bool = False) -> tuple[float, ...]:
     """Probabilities strictly between 0 and 1, such as the levels of quantiles.
 
+    Args:
+        name: the argument.
+        values: the levels, one at least; a number is one level.
+        ends: whether 0 and 1 are possible too.
+
     Raises:
-        ConfigurationError: one is not; the message names the first.
+        ConfigurationError: one is not, or there is none; the message names the first.
 
     Example:
-        >>> check_levels("quantiles", [0.05, 0.95])
-        (0.05, 0.95)
+        >>> check_levels("quantiles", [0.05, 0.95]), check_levels("quantiles", 0.5)
+        ((0.05, 0.95), (0.5,))
     """
-    levels = tuple(values)
+    expected = "from 0 to 1" if ends else "strictly between 0 and 1"
+    given = values.tolist() if isinstance(values, Tensor | np.ndarray) else values
+    levels = (
+        tuple(given) if isinstance(given, Iterable) and not isinstance(given, str) else (given,)
+    )
+    if not levels:
+        raise ConfigurationError(
+            message("There is no level", where=name, got=repr(values), expected=f"one {expected}")
+        )
     for value in levels:
         number = isinstance(value, Real) and not isinstance(value, bool)
-        if not number or not 0 < value < 1:
+        if not number or not (0 < value < 1 or (ends and 0 <= value <= 1)):
             raise ConfigurationError(
                 message(
-                    "This must be a probability",
-                    where=name,
-                    got=repr(value),
-                    expected="strictly between 0 and 1",
+                    "This must be a probability", where=name, got=repr(value), expected=expected
                 )
             )
     return tuple(float(value) for value in levels)
+
+
+def check_quantile(name: str, q: Any, *, ends: bool = False) -> float | tuple[float, ...]:
+    """One level as a number, or several as a tuple; else as :func:`check_levels`.
+
+    Raises:
+        ConfigurationError: as for :func:`check_levels`.
+
+    Example:
+        >>> check_quantile("q", 0.5), check_quantile("q", [0.5])
+        (0.5, (0.5,))
+    """
+    levels = check_levels(name, q, ends=ends)
+    one = isinstance(q, Real) or (isinstance(q, Tensor | np.ndarray) and q.ndim == 0)
+    return levels[0] if one else levels
 
 
 def check_choice(what: str, name: str, value: Any, choices: Iterable[Any]) -> Any:
@@ -283,7 +310,7 @@ def all_finite(values: Tensor) -> bool:
 
 
 def require_positive(settings: object, *names: str) -> None:
-    """Check that the named attributes are positive.
+    """Check that the named attributes are finite positive numbers.
 
     Raises:
         ConfigurationError: one is not; the message names it.
@@ -291,16 +318,33 @@ def require_positive(settings: object, *names: str) -> None:
     require_all_positive(**{name: getattr(settings, name) for name in names})
 
 
-def require_all_positive(**settings: float) -> None:
-    """Check that all values are positive.
+def require_all_positive(**settings: Any) -> None:
+    """Check that all values are finite positive numbers.
 
     Raises:
         ConfigurationError: one is not; the message names it.
     """
     for name, value in settings.items():
-        if not value > 0:
+        if not (_is_finite_number(value) and value > 0):
             raise ConfigurationError(
-                message("A setting must be positive", where=name, got=value, expected="> 0")
+                message("A setting must be positive", where=name, got=repr(value), expected="> 0")
+            )
+
+
+def require_whole(settings: object, *names: str, low: int = 1) -> None:
+    """Check that the named attributes are integers of at least ``low``.
+
+    Raises:
+        ConfigurationError: one is not; the message names it.
+    """
+    for name in names:
+        value = getattr(settings, name)
+        if isinstance(value, bool) or not isinstance(value, Integral) or value < low:
+            least = "must be positive" if low == 1 else f"must be at least {low}"
+            raise ConfigurationError(
+                message(
+                    f"A count {least}", where=name, got=repr(value), expected=f"an integer >= {low}"
+                )
             )
 
 
@@ -314,17 +358,26 @@ def require_choice(settings: object, name: str, choices: Sequence[object]) -> No
 
 
 def require_not_negative(settings: object, *names: str) -> None:
-    """Check that the named attributes are at least zero.
+    """Check that the named attributes are finite numbers of at least zero.
 
     Raises:
         ConfigurationError: one is not; the message names it.
     """
     for name in names:
         value = getattr(settings, name)
-        if not value >= 0:
+        if not (_is_finite_number(value) and value >= 0):
             raise ConfigurationError(
-                message("A setting must not be negative", where=name, got=value, expected=">= 0")
+                message(
+                    "A setting must not be negative", where=name, got=repr(value), expected=">= 0"
+                )
             )
+
+
+def _is_finite_number(value: Any) -> bool:
+    if isinstance(value, Tensor):
+        value = value.item() if value.numel() == 1 else None
+    number = isinstance(value, Real) and not isinstance(value, bool)  # NumPy's too
+    return number and math.isfinite(value)
 
 
 def _kind(value: Any) -> str:

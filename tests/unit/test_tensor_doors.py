@@ -89,6 +89,13 @@ def test_wrong_requests_are_named(model):
         model.predict(X, quantiles=[2.0])
     with pytest.raises(ConfigurationError, match="quantiles"):
         model.result_.predict(X, quantiles=[1.0])
+    for levels in ((), "0.5"):
+        with pytest.raises(ConfigurationError, match="quantiles"):
+            model.predict(X, quantiles=levels)
+    with pytest.raises(ConfigurationError, match="q: got 1.5"):
+        model.result_.posterior.quantile(1.5)
+    one = model.predict(X, quantiles=0.5)["quantiles"]
+    assert torch.equal(one, model.predict(X, quantiles=[0.5])["quantiles"])
     with pytest.raises(ConfigurationError, match="num_samples"):
         model.predict(X, num_samples=0)
     new = FunctionalTucker()
