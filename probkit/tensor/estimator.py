@@ -296,7 +296,7 @@ class FunctionalTucker:
     def _prepare(self, x: Any, y: Any) -> tuple[Program, str]:
         check_settings(self)
         inputs, names = to_inputs(x)
-        check_names(self.input_names, len(names))
+        check_names(names if self.input_names is None else self.input_names, len(names))
         target, observed = to_target(y, inputs.shape[0], self.missing)
         self.num_missing_ = int((~observed).sum())
         inputs, target = inputs[observed], target[observed]

@@ -99,7 +99,7 @@ def to_target(y: Any, num_rows: int, missing: str) -> tuple[Float[Tensor, " N"],
                 expected=f"shape ({num_rows},)",
             )
         )
-    value = _to_float(value, "y")
+    value = _to_float(value, "y", is_target=True)
     infinite = np.flatnonzero(np.isinf(value))
     if len(infinite):
         raise DataError(
@@ -303,7 +303,7 @@ def _plain(values: Any, where: str) -> np.ndarray:
     return np.asarray(unmasked(values, where, real=True))
 
 
-def _to_float(column: Any, name: str) -> np.ndarray:
+def _to_float(column: Any, name: str, *, is_target: bool = False) -> np.ndarray:
     dates = utc_dates(column, name)
     column = np.asarray(column) if dates is None else dates
     if column.dtype.kind in "mM":  # a duration too: its raw count depends on the unit of storage
@@ -319,10 +319,12 @@ def _to_float(column: Any, name: str) -> np.ndarray:
     except (TypeError, ValueError) as error:
         raise DtypeError(
             message(
-                "A text column cannot be a coordinate",
+                "Text cannot be a target" if is_target else "A text column cannot be a coordinate",
                 where=name,
                 got=f"{column.dtype}, for example {column.flat[0]!r}",
-                expected="numbers or dates",
-                remedy='code the categories as integers and use kernels="categorical" for the mode',
+                expected="numbers" if is_target else "numbers or dates",
+                remedy="convert it to numbers, NaN where missing"
+                if is_target
+                else 'code the categories as integers and use kernels="categorical" for the mode',
             )
         ) from error

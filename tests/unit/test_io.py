@@ -11,7 +11,7 @@ import torch
 import xarray as xr
 
 from probkit.datasets import DATASETS, holdout, load_dataset
-from probkit.errors import DataError
+from probkit.errors import ConfigurationError, DataError
 from probkit.io import ROW, read_series, read_table, table_from_frame, write_table
 from probkit.tensor.validation import to_inputs
 from probkit.validation import as_times
@@ -97,6 +97,9 @@ def test_bundled_data_and_hold_out():
     assert labels.count("random") == round(0.1 * (22500 - int(hidden.sum())))
     with pytest.raises(DataError, match="fraction"):
         holdout(table, fraction=1.5)
+    for number in (-1, 1.5, "2"):
+        with pytest.raises(ConfigurationError, match=r"whole\['time'\]: got"):
+            holdout(table, whole={"time": number})
 
 
 def test_a_stray_word_among_numbers_is_refused(tmp_path):
