@@ -16,8 +16,11 @@ from probkit.dataset_names import DATASETS, WHOLE
 from probkit.errors import DataError, DependencyError, message
 from probkit.io import Table, table_from_arrays, table_from_frame
 from probkit.random import Seed, as_generator
+from probkit.validation import check_whole
 
 __all__ = ["DATASETS", "WHOLE", "holdout", "load_dataset"]
+
+_MANY = 10_000_000
 
 
 def load_dataset(name: str) -> Table:
@@ -62,6 +65,7 @@ def holdout(
 
     Raises:
         DataError: a fraction outside [0, 1), or an unknown input.
+        ConfigurationError: a number of values that is no integer of at least 0.
 
     Example:
         >>> from probkit.io import Table
@@ -91,6 +95,7 @@ def holdout(
             )
         column = table.x[:, table.inputs.index(name)]
         values = torch.unique(column)
+        number = check_whole(f"whole[{name!r}]", number, 0, _MANY)
         inner = values[1:-1]  # the ends would be extrapolation
         chosen = inner[torch.randperm(len(inner), generator=generator)[:number]]
         for row in torch.nonzero(torch.isin(column, chosen))[:, 0].tolist():

@@ -6,6 +6,7 @@ errors of damaged files, so theirs become a :class:`~probkit.errors.DataError` h
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -52,13 +53,16 @@ def import_pandas() -> Any:
     return pd
 
 
-def read_frame(path: Path, target: str | None, keep_index: bool = False) -> tuple[Any, str | None]:
+def read_frame(
+    path: Path, target: str | None, keep_index: bool = False, text: Sequence[str] = ()
+) -> tuple[Any, str | None]:
     """A data frame, and the name of the target where the file decides it.
 
     Args:
         path: ends in .csv, .txt, .parquet, .pq, .nc, .nc4 or .cdf.
         target: variable of a netCDF file; None for its only one.
         keep_index: whether the coordinate of a one-dimensional variable is a column.
+        text: columns of a CSV file that are names, even where all of them look like numbers.
 
     Raises:
         DataError: an unknown format, a damaged file, or no such variable.
@@ -67,7 +71,7 @@ def read_frame(path: Path, target: str | None, keep_index: bool = False) -> tupl
     suffix = path.suffix.lower()
     try:
         if suffix in (".csv", ".txt"):
-            return pd.read_csv(path), None
+            return pd.read_csv(path, dtype=dict.fromkeys(text, str)), None
         if suffix in (".parquet", ".pq"):
             return pd.read_parquet(path), None
         if suffix in (".nc", ".nc4", ".cdf"):

@@ -16,9 +16,9 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
+from probkit.columns import read_coordinate, read_target
 from probkit.errors import DataError, message
 from probkit.frames import existing_file, import_pandas, read_frame
-from probkit.validation import to_days
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -68,6 +68,7 @@ def read_table(
     inputs: Sequence[str] | None = None,
     target: str | None = None,
     needs_target: bool = True,
+    levels: Mapping[str, Sequence[str]] | None = None,
 ) -> Table:
     """Read a CSV, Parquet or netCDF file.
 
@@ -76,9 +77,12 @@ def read_table(
         inputs: coordinate columns; None for all but the target (netCDF: the dimensions).
         target: target column; None for the last one (netCDF: the only gridded variable).
         needs_target: False for a file of points to predict at; ``y`` is then NaN.
+        levels: names of the levels of categorical columns, in the order of their codes, as an
+            earlier table has them; None to find them in the file.
 
     Raises:
-        DataError: no such file or column, an unknown suffix, NaN among the coordinates.
+        DataError: no such file or column, an unknown suffix, two columns of one name, a name that
+            is not among the ``levels``, NaN among the coordinates, or values that cannot be read.
         DependencyError: pandas is not installed.
 
     Example:
@@ -89,12 +93,16 @@ def read_table(
         (('a',), 'y', [3.0, 4.0])
     """
     path = existing_file(path)
-    frame, given_target = read_frame(path, target)
+    frame, given_target = read_frame(path, target, text=tuple(levels or ()))
     target = target or given_target
     if target is None and needs_target:
         target = str(frame.columns[-1])
     return table_from_frame(
-        frame, inputs=inputs, target=target if needs_target else None, name=path.name
+        frame,
+        inputs=inputs,
+        target=target if needs_target else None,
+        name=path.name,
+        levels=levels,
     )
 
 
@@ -104,10 +112,11 @@ def read_series(path: str | Path, *, target: str | None = None, time: str | None
     Args:
         path: the file, as for :func:`read_table`.
         target: column of the values; None for the last one.
-        time: column of the times; None for the numbers of the rows, as input ``ROW``.
+        time: column of the times; None for the numbers of the rows, as input ``ROW`` (with a prime
+            if the file has a column of that name).
 
     Raises:
-        DataError, DependencyError: as for :func:`read_table`.
+        DataError, DependencyError: as for :func:`read_table`; or no column besides the times.
 
     Example:
         >>> import tempfile
@@ -120,10 +129,23 @@ def read_series(path: str | Path, *, target: str | None = None, time: str | None
     """
     path = existing_file(path)
     frame, given = read_frame(path, target, keep_index=True)
-    target = target or given or [c for c in map(str, frame.columns) if c != time][-1]
+    names = list(map(str, frame.columns))
+    values = [c for c in names if c != time]
+    if not values and not (target or given):
+        raise DataError(
+            message(
+                "The table has no column of values",
+                where=path.name,
+                got="columns " + ", ".join(names),
+                expected=f"a column besides the times {time!r}" if time else "a column",
+            )
+        )
+    target = target or given or values[-1]
     if time is None:
         time = ROW
-        frame[ROW] = np.arange(float(len(frame)))
+        while time in names:
+            time += "'"
+        frame[time] = np.arange(float(len(frame)))
     return table_from_frame(frame, inputs=[time], target=target, name=path.name, drop_missing=False)
 
 
@@ -134,13 +156,16 @@ def table_from_frame(
     target: str | None = None,
     name: str = "table",
     drop_missing: bool = True,
+    levels: Mapping[str, Sequence[str]] | None = None,
 ) -> Table:
     """A table from a data frame; ``target=None`` gives NaN targets (points to predict at).
 
-    Rows without a target are left out, or keep NaN if ``drop_missing`` is False.
+    Rows without a target are left out, or keep NaN if ``drop_missing`` is False. ``levels`` are
+    as for :func:`read_table`.
 
     Raises:
-        DataError: no such column, no coordinates, or values that cannot be read.
+        DataError: no such column, two columns of one name, no coordinates, a name that is not
+            among the ``levels``, or values that cannot be read.
 
     Example:
         >>> import pandas as pd
@@ -150,6 +175,17 @@ def table_from_frame(
         (('datetime',), 1, (1, 1))
     """
     frame = frame.rename(columns=str)
+    twice = frame.columns[frame.columns.duplicated()]
+    if len(twice):
+        raise DataError(
+            message(
+                f"The table has two columns named {twice[0]!r}",
+                where=name,
+                got="columns " + ", ".join(frame.columns),
+                expected="different names",
+                remedy="rename one",
+            )
+        )
     chosen = list(inputs) if inputs else [c for c in frame.columns if c != target]
     wanted = [*chosen, *([target] if target else [])]
     missing = [c for c in wanted if c not in frame.columns]
@@ -172,19 +208,20 @@ def table_from_frame(
                 expected="a column besides the target",
             )
         )
-    columns, kinds, levels = [], [], {}
+    columns, kinds, found = [], [], {}
     for column in chosen:
-        values, kind, names = _coordinate(frame[column], column, name)
+        known = (levels or {}).get(column)
+        values, kind, names = read_coordinate(frame[column], column, name, known)
         columns.append(values)
         kinds.append(kind)
         if names is not None:
-            levels[column] = names
+            found[column] = names
     x = np.stack(columns, 1)
     if target is None:
         y = np.full(len(x), np.nan)
         keep = np.ones(len(x), dtype=bool)
     else:
-        y = _target(frame[target], target, name)
+        y = read_target(frame[target], target, name)
         keep = ~np.isnan(y)
     if not keep.any():
         raise DataError(message("No target is observed", where=name, got=f"{len(y)} missing"))
@@ -196,7 +233,7 @@ def table_from_frame(
         tuple(chosen),
         target or "",
         tuple(kinds),
-        levels,
+        found,
         num_missing,
         name,
     )
@@ -240,88 +277,3 @@ def write_table(path: str | Path, columns: Mapping[str, Any]) -> Path:
     else:
         frame.to_csv(path, index=False)
     return path
-
-
-def _coordinate(
-    column: Any, label: str, name: str
-) -> tuple[np.ndarray, str, tuple[str, ...] | None]:
-    pd = import_pandas()
-    values = column.to_numpy()
-    if values.dtype == object and len(values) and hasattr(values[0], "timetuple"):
-        column = pd.to_datetime([v.isoformat() for v in values])
-        values = column.to_numpy()
-    if values.dtype == object or pd.api.types.is_string_dtype(column):
-        dates = _as_dates(column)
-        if dates is None:
-            _check_not_mixed(column, label, name)
-            codes, found = pd.factorize(column, sort=True)
-            _check_finite(np.where(codes < 0, np.nan, codes), label, name)
-            return codes.astype(np.float64), "category", tuple(map(str, found))
-        values = dates
-    if values.dtype.kind == "M":
-        days = to_days(values)
-        _check_finite(days, label, name)
-        return days, "datetime", None
-    numbers = values.astype(np.float64)
-    _check_finite(numbers, label, name)
-    return numbers, "numeric", None
-
-
-def _as_dates(column: Any) -> np.ndarray | None:
-    """ISO dates, or None if the strings are anything else."""
-    pd = import_pandas()
-    parsed = pd.to_datetime(column, format="ISO8601", errors="coerce")
-    if bool(parsed.notna().all()):
-        return np.asarray(parsed.to_numpy())
-    return None
-
-
-def _target(column: Any, label: str, name: str) -> np.ndarray:
-    pd = import_pandas()
-    values = pd.to_numeric(column, errors="coerce").to_numpy(dtype=np.float64)
-    unreadable = np.isnan(values) & column.notna().to_numpy()
-    if unreadable.any():
-        rows = np.flatnonzero(unreadable)[:5]
-        raise DataError(
-            message(
-                f"Column {label!r} is not numeric",
-                where=name,
-                got=f"{_counted(rows)}: {column.iloc[rows].tolist()}",
-                expected="numbers, empty where missing",
-            )
-        )
-    return values
-
-
-def _check_not_mixed(column: Any, label: str, name: str) -> None:
-    """A few unreadable cells among numbers are a fault of the file, not a categorical column."""
-    text = import_pandas().to_numeric(column, errors="coerce").isna().to_numpy() & column.notna()
-    rows = np.flatnonzero(text)
-    if len(rows) == 0 or 2 * len(rows) > len(column):
-        return
-    raise DataError(
-        message(
-            f"Coordinate {label!r} mixes numbers and text",
-            where=name,
-            got=f"{_counted(rows[:5])}: {column.iloc[rows[:5]].tolist()}",
-            expected="numbers only, ISO dates only, or names of categories",
-        )
-    )
-
-
-def _counted(rows: np.ndarray) -> str:
-    """Rows as a reader of the file counts them: from 1, below the line of names."""
-    return f"data rows {(rows + 1).tolist()}"
-
-
-def _check_finite(values: np.ndarray, label: str, name: str) -> None:
-    bad = np.flatnonzero(~np.isfinite(values))
-    if len(bad):
-        raise DataError(
-            message(
-                f"Coordinate {label!r} has {len(bad)} missing or infinite values",
-                where=name,
-                got=_counted(bad[:5]),
-                remedy="drop these rows; only the target may be missing",
-            )
-        )

@@ -12,16 +12,20 @@ __all__ = ["Seed", "as_generator", "fixed_seed", "spawn_seeds"]
 
 Seed = int | torch.Generator | None
 
+_LARGEST = 2**64 - 1
+"""of what a generator of torch takes"""
+
 
 def as_generator(seed: Seed, device: torch.device | str = "cpu") -> torch.Generator:
     """Return a generator for ``seed``; a generator is passed through, so that its state advances.
 
     Args:
-        seed: a non-negative integer, a ``torch.Generator``, or None for fresh entropy.
+        seed: an integer (NumPy's too) from 0 to 2**64 - 1, a ``torch.Generator``, or None for
+            fresh entropy.
         device: where the generator lives; ignored when a generator is given.
 
     Raises:
-        ConfigurationError: a negative seed.
+        ConfigurationError: a seed that is negative or has more than 64 bits.
         DtypeError: anything that is neither an integer, a generator nor None.
 
     Example:
@@ -35,7 +39,7 @@ def as_generator(seed: Seed, device: torch.device | str = "cpu") -> torch.Genera
     if seed is None:
         generator.seed()
         return generator
-    if isinstance(seed, bool) or not isinstance(seed, int):
+    if isinstance(seed, bool) or not isinstance(seed, Integral):
         raise DtypeError(
             message(
                 "A seed must be an integer",
@@ -44,11 +48,12 @@ def as_generator(seed: Seed, device: torch.device | str = "cpu") -> torch.Genera
                 expected="int, torch.Generator or None",
             )
         )
-    if seed < 0:
+    if not 0 <= seed <= _LARGEST:
+        what = "A seed must not be negative" if seed < 0 else "A seed has at most 64 bits"
         raise ConfigurationError(
-            message("A seed must not be negative", where="seed", got=seed, expected=">= 0")
+            message(what, where="seed", got=seed, expected=f"from 0 to {_LARGEST}")
         )
-    generator.manual_seed(seed)
+    generator.manual_seed(int(seed))
     return generator
 
 
@@ -58,7 +63,7 @@ def fixed_seed(seed: Seed) -> int:
     For settings that are used again and saved: every use then gives the same numbers.
 
     Raises:
-        ConfigurationError: a negative seed.
+        ConfigurationError: a seed that is negative or has more than 64 bits.
         DtypeError: anything that is neither an integer, a generator nor None.
 
     Example:

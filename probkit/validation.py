@@ -14,9 +14,9 @@ from typing import Any
 
 import numpy as np
 import torch
-from numpy.typing import NDArray
 from torch import Tensor
 
+from probkit.dates import to_days, utc_dates
 from probkit.errors import ConfigurationError, DataError, DtypeError, message
 
 __all__ = [
@@ -28,13 +28,15 @@ __all__ = [
     "check_finite",
     "check_levels",
     "check_positive",
+    "check_quantile",
     "check_whole",
     "require_all_positive",
     "require_choice",
     "require_not_negative",
     "require_positive",
-    "to_days",
+    "require_whole",
     "unknown",
+    "unmasked",
 ]
 
 
@@ -77,29 +79,54 @@ def check_whole(name: str, value: Any, low: int, high: int, *, even: bool = Fals
     return int(value)
 
 
-def check_levels(name: str, values: Iterable[Any]) -> tuple[float, ...]:
+def check_levels(name: str, values: Any, *, ends: bool = False) -> tuple[float, ...]:
     """Probabilities strictly between 0 and 1, such as the levels of quantiles.
 
+    Args:
+        name: the argument.
+        values: the levels, one at least; a number is one level.
+        ends: whether 0 and 1 are possible too.
+
     Raises:
-        ConfigurationError: one is not; the message names the first.
+        ConfigurationError: one is not, or there is none; the message names the first.
 
     Example:
-        >>> check_levels("quantiles", [0.05, 0.95])
-        (0.05, 0.95)
+        >>> check_levels("quantiles", [0.05, 0.95]), check_levels("quantiles", 0.5)
+        ((0.05, 0.95), (0.5,))
     """
-    levels = tuple(values)
+    expected = "from 0 to 1" if ends else "strictly between 0 and 1"
+    given = values.tolist() if isinstance(values, Tensor | np.ndarray) else values
+    levels = (
+        tuple(given) if isinstance(given, Iterable) and not isinstance(given, str) else (given,)
+    )
+    if not levels:
+        raise ConfigurationError(
+            message("There is no level", where=name, got=repr(values), expected=f"one {expected}")
+        )
     for value in levels:
         number = isinstance(value, Real) and not isinstance(value, bool)
-        if not number or not 0 < value < 1:
+        if not number or not (0 < value < 1 or (ends and 0 <= value <= 1)):
             raise ConfigurationError(
                 message(
-                    "This must be a probability",
-                    where=name,
-                    got=repr(value),
-                    expected="strictly between 0 and 1",
+                    "This must be a probability", where=name, got=repr(value), expected=expected
                 )
             )
     return tuple(float(value) for value in levels)
+
+
+def check_quantile(name: str, q: Any, *, ends: bool = False) -> float | tuple[float, ...]:
+    """One level as a number, or several as a tuple; else as :func:`check_levels`.
+
+    Raises:
+        ConfigurationError: as for :func:`check_levels`.
+
+    Example:
+        >>> check_quantile("q", 0.5), check_quantile("q", [0.5])
+        (0.5, (0.5,))
+    """
+    levels = check_levels(name, q, ends=ends)
+    one = isinstance(q, Real) or (isinstance(q, Tensor | np.ndarray) and q.ndim == 0)
+    return levels[0] if one else levels
 
 
 def check_choice(what: str, name: str, value: Any, choices: Iterable[Any]) -> Any:
@@ -146,6 +173,7 @@ def as_tensor(value: Any, where: str) -> Tensor:
 
     Raises:
         DtypeError: what is no array of numbers (text, objects, dates).
+        DataError: masked values of a dtype without NaN; those of other masked arrays become NaN.
 
     Example:
         >>> as_tensor([1, 2], "y").dtype
@@ -153,6 +181,7 @@ def as_tensor(value: Any, where: str) -> Tensor:
     """
     if isinstance(value, Tensor):
         return value.detach()
+    value = unmasked(value, where)
     try:
         array = np.asarray(value)
         if array.dtype.kind not in "fiubc":
@@ -171,6 +200,7 @@ def as_real(value: Any, where: str) -> Tensor:
 
     Raises:
         DtypeError: complex numbers, or no numbers at all.
+        DataError: as for :func:`as_tensor`.
     """
     found = as_tensor(value, where)
     if found.is_complex():
@@ -181,32 +211,63 @@ def as_real(value: Any, where: str) -> Tensor:
 def as_times(value: Any, where: str) -> Tensor:
     """Times as a float64 tensor of their own memory; dates become days since 1970-01-01.
 
-    A float64 number of days tells moments about a microsecond apart: give times that lie closer
-    as numbers.
+    Dates are those that :func:`probkit.dates.utc_dates` knows; durations become days, and what is
+    missing or masked NaN. A float64 number of days tells moments about a microsecond apart: give
+    times that lie closer as numbers.
 
     Raises:
         DtypeError: neither real numbers nor dates.
+        DataError: as for :func:`as_tensor`, or a date that cannot be read.
 
     Example:
         >>> as_times(np.array(["1970-01-02", "1970-01-03T12"], dtype="datetime64[h]"), "t").tolist()
         [1.0, 2.5]
     """
     if not isinstance(value, Tensor):
-        array = np.asarray(value)
+        value = unmasked(value, where, real=True)
+        dates = utc_dates(value, where)
+        array = np.asarray(value) if dates is None else dates
         value = to_days(array) if array.dtype.kind in "Mm" else array
     return as_real(value, where).to(torch.float64, copy=True)
 
 
-def to_days(dates: NDArray[Any]) -> NDArray[np.float64]:
-    """NumPy's dates as days since 1970-01-01, and its durations as days; NaT becomes NaN.
+def unmasked(value: Any, where: str, *, real: bool = False) -> Any:
+    """A masked array as a plain one, NaN (or NaT) where it is masked; anything else as it is.
+
+    Args:
+        value: an array, a list of arrays, or anything else.
+        where: the argument, for the message.
+        real: whether integers may become float64 to hold NaN.
+
+    Raises:
+        DataError: a masked value of integers or other dtypes without NaN.
 
     Example:
-        >>> to_days(np.array(["1970-02-01"], dtype="datetime64[D]")).tolist()
-        [31.0]
+        >>> unmasked(np.ma.masked_array([1.0, 99.0], mask=[False, True]), "y").tolist()
+        [1.0, nan]
     """
-    past = dates - np.datetime64(0, "s") if dates.dtype.kind == "M" else dates
-    days: NDArray[np.float64] = past / np.timedelta64(1, "D")
-    return days
+    if isinstance(value, list | tuple) and any(isinstance(v, np.ma.MaskedArray) for v in value):
+        value = np.ma.array(value)
+    if not isinstance(value, np.ma.MaskedArray):
+        return value
+    count = int(np.ma.count_masked(value))
+    if count == 0:
+        return value.data
+    if real and value.dtype.kind in "iub":
+        value = value.astype(np.float64)
+    if value.dtype.kind in "mM":
+        return value.filled(np.array("NaT", value.dtype))
+    if value.dtype.kind in "fc":
+        return value.filled(np.nan)
+    raise DataError(
+        message(
+            f"Masked values need a dtype that has NaN, and {count} are masked",
+            where=where,
+            got=str(value.dtype),
+            expected="floating-point numbers",
+            remedy="convert the array with astype(float)",
+        )
+    )
 
 
 def check_finite(values: Tensor, where: str, *, remedy: str | None = None) -> Tensor:
@@ -249,7 +310,7 @@ def all_finite(values: Tensor) -> bool:
 
 
 def require_positive(settings: object, *names: str) -> None:
-    """Check that the named attributes are positive.
+    """Check that the named attributes are finite positive numbers.
 
     Raises:
         ConfigurationError: one is not; the message names it.
@@ -257,16 +318,33 @@ def require_positive(settings: object, *names: str) -> None:
     require_all_positive(**{name: getattr(settings, name) for name in names})
 
 
-def require_all_positive(**settings: float) -> None:
-    """Check that all values are positive.
+def require_all_positive(**settings: Any) -> None:
+    """Check that all values are finite positive numbers.
 
     Raises:
         ConfigurationError: one is not; the message names it.
     """
     for name, value in settings.items():
-        if not value > 0:
+        if not (_is_finite_number(value) and value > 0):
             raise ConfigurationError(
-                message("A setting must be positive", where=name, got=value, expected="> 0")
+                message("A setting must be positive", where=name, got=repr(value), expected="> 0")
+            )
+
+
+def require_whole(settings: object, *names: str, low: int = 1) -> None:
+    """Check that the named attributes are integers of at least ``low``.
+
+    Raises:
+        ConfigurationError: one is not; the message names it.
+    """
+    for name in names:
+        value = getattr(settings, name)
+        if isinstance(value, bool) or not isinstance(value, Integral) or value < low:
+            least = "must be positive" if low == 1 else f"must be at least {low}"
+            raise ConfigurationError(
+                message(
+                    f"A count {least}", where=name, got=repr(value), expected=f"an integer >= {low}"
+                )
             )
 
 
@@ -280,17 +358,26 @@ def require_choice(settings: object, name: str, choices: Sequence[object]) -> No
 
 
 def require_not_negative(settings: object, *names: str) -> None:
-    """Check that the named attributes are at least zero.
+    """Check that the named attributes are finite numbers of at least zero.
 
     Raises:
         ConfigurationError: one is not; the message names it.
     """
     for name in names:
         value = getattr(settings, name)
-        if not value >= 0:
+        if not (_is_finite_number(value) and value >= 0):
             raise ConfigurationError(
-                message("A setting must not be negative", where=name, got=value, expected=">= 0")
+                message(
+                    "A setting must not be negative", where=name, got=repr(value), expected=">= 0"
+                )
             )
+
+
+def _is_finite_number(value: Any) -> bool:
+    if isinstance(value, Tensor):
+        value = value.item() if value.numel() == 1 else None
+    number = isinstance(value, Real) and not isinstance(value, bool)  # NumPy's too
+    return number and math.isfinite(value)
 
 
 def _kind(value: Any) -> str:

@@ -22,7 +22,7 @@ from probkit.infer.protocols import Sweep
 from probkit.infer.result import FitResult
 from probkit.infer.stopping import RelativeChange
 from probkit.random import Seed
-from probkit.validation import require_positive
+from probkit.validation import require_positive, require_whole
 
 __all__ = ["CAVI", "CVI"]
 
@@ -51,7 +51,8 @@ class CAVI:
     checkpoint_every: int = 5
 
     def __post_init__(self) -> None:
-        require_positive(self, "max_sweeps", "tolerance", "patience", "checkpoint_every")
+        require_whole(self, "max_sweeps", "patience", "checkpoint_every")
+        require_positive(self, "tolerance")
 
     def fit(
         self,

@@ -21,6 +21,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable
 from dataclasses import dataclass, replace
+from numbers import Integral
 from typing import Any
 
 import torch
@@ -121,7 +122,7 @@ class DataParallelSVI(SVI):
     def _part(self, run: Run, ranks: Ranks) -> Run:
         """The call as this rank makes it: files and display on rank 0 only, one seed for all."""
         seed = run.seed
-        if not isinstance(seed, int):
+        if not isinstance(seed, int | Integral):
             seed = as_generator(seed)
             seed.set_state(ranks.share(seed.get_state()))
         return replace(

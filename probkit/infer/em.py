@@ -26,7 +26,7 @@ from probkit.infer.protocols import PosteriorLike, State, StepInfo
 from probkit.infer.result import FitResult
 from probkit.infer.stopping import RelativeChange
 from probkit.random import Seed
-from probkit.validation import require_positive
+from probkit.validation import require_positive, require_whole
 
 __all__ = ["EM", "ExpectationMaximization"]
 
@@ -92,7 +92,8 @@ class EM:
     checkpoint_every: int = 20
 
     def __post_init__(self) -> None:
-        require_positive(self, "max_steps", "tolerance", "patience", "checkpoint_every")
+        require_whole(self, "max_steps", "patience", "checkpoint_every")
+        require_positive(self, "tolerance")
 
     def fit(
         self,

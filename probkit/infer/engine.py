@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from numbers import Integral
 from pathlib import Path
 from typing import Any
 
@@ -16,9 +17,21 @@ from probkit.infer.protocols import State
 from probkit.infer.provenance import provenance, settings_digest
 from probkit.infer.stopping import StoppingRule
 from probkit.random import Seed, as_generator
-from probkit.validation import require_choice, require_not_negative, require_positive
+from probkit.validation import (
+    require_choice,
+    require_not_negative,
+    require_positive,
+    require_whole,
+)
 
-__all__ = ["Run", "model_settings", "require_choice", "require_not_negative", "require_positive"]
+__all__ = [
+    "Run",
+    "model_settings",
+    "require_choice",
+    "require_not_negative",
+    "require_positive",
+    "require_whole",
+]
 
 
 @dataclass(frozen=True)
@@ -87,7 +100,7 @@ class Run:
 
     @property
     def _number(self) -> int | None:
-        return self.seed if isinstance(self.seed, int) else None
+        return int(self.seed) if isinstance(self.seed, int | Integral) else None
 
     def checkpointer(self) -> Checkpointer | None:
         """Where this call keeps its checkpoint, None for none."""

@@ -35,7 +35,7 @@ from probkit.infer.protocols import State, StepInfo
 from probkit.infer.result import FitResult
 from probkit.infer.stopping import Stalled
 from probkit.random import Seed
-from probkit.validation import require_not_negative, require_positive
+from probkit.validation import require_positive, require_whole
 
 __all__ = ["GaussNewton", "LeastSquares", "Linearization", "dense_linearization"]
 
@@ -124,10 +124,9 @@ class GaussNewton:
     checkpoint_every: int = 10
 
     def __post_init__(self) -> None:
-        require_positive(
-            self, "max_steps", "tolerance", "num_posterior_samples", "checkpoint_every"
-        )
-        require_not_negative(self, "num_diagnostic_samples")
+        require_whole(self, "max_steps", "num_posterior_samples", "checkpoint_every")
+        require_whole(self, "num_diagnostic_samples", low=0)
+        require_positive(self, "tolerance")
 
     def fit(
         self,

@@ -27,7 +27,7 @@ from probkit.infer.result import FitResult
 from probkit.infer.sampling_diagnostics import mixing_diagnostics, mixing_status
 from probkit.infer.status import Status
 from probkit.random import Seed
-from probkit.validation import require_not_negative, require_positive
+from probkit.validation import require_whole
 
 __all__ = ["Gibbs"]
 
@@ -73,8 +73,8 @@ class Gibbs:
     checkpoint_every: int = 50
 
     def __post_init__(self) -> None:
-        require_positive(self, "num_samples", "num_chains", "thinning", "checkpoint_every")
-        require_not_negative(self, "num_warmup")
+        require_whole(self, "num_samples", "num_chains", "thinning", "checkpoint_every")
+        require_whole(self, "num_warmup", low=0)
 
     def fit(
         self,

@@ -26,8 +26,8 @@ from probkit.infer.engine import (
     Run,
     model_settings,
     require_choice,
-    require_not_negative,
     require_positive,
+    require_whole,
 )
 from probkit.infer.hmc_diagnostics import energy_diagnostics, sampler_status, stuck_chains
 from probkit.infer.many_chains import ManyChains
@@ -96,10 +96,11 @@ class HMC:
     compile: Literal["auto", "on", "off"] = "auto"
 
     def __post_init__(self) -> None:
-        require_positive(self, "num_samples", "target_accept", "max_leapfrogs")
-        require_not_negative(self, "num_warmup")
+        require_whole(self, "num_samples", "max_leapfrogs")
+        require_whole(self, "num_warmup", low=0)
+        require_positive(self, "target_accept")
         if self.num_chains != "auto":
-            require_positive(self, "num_chains")
+            require_whole(self, "num_chains")
         if self.target_accept >= 1:
             raise ConfigurationError(
                 message(

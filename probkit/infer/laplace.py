@@ -41,7 +41,7 @@ from probkit.infer.result import FitResult
 from probkit.infer.status import Status
 from probkit.infer.stopping import Stalled
 from probkit.random import Seed
-from probkit.validation import require_not_negative, require_positive
+from probkit.validation import require_positive, require_whole
 
 __all__ = ["Laplace"]
 
@@ -78,10 +78,9 @@ class Laplace:
     checkpoint_every: int = 50
 
     def __post_init__(self) -> None:
-        require_positive(
-            self, "max_steps", "tolerance", "num_posterior_samples", "checkpoint_every"
-        )
-        require_not_negative(self, "num_diagnostic_samples")
+        require_whole(self, "max_steps", "num_posterior_samples", "checkpoint_every")
+        require_whole(self, "num_diagnostic_samples", low=0)
+        require_positive(self, "tolerance")
 
     def fit(
         self,

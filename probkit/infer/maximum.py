@@ -26,7 +26,7 @@ from probkit.infer.result import FitResult
 from probkit.infer.status import Status
 from probkit.infer.stopping import Stalled
 from probkit.random import Seed
-from probkit.validation import require_positive
+from probkit.validation import require_positive, require_whole
 
 __all__ = ["MAP"]
 
@@ -64,7 +64,8 @@ class MAP:
     checkpoint_every: int = 50
 
     def __post_init__(self) -> None:
-        require_positive(self, "max_steps", "tolerance", "checkpoint_every")
+        require_whole(self, "max_steps", "checkpoint_every")
+        require_positive(self, "tolerance")
 
     def fit(
         self,

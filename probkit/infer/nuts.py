@@ -25,8 +25,8 @@ from probkit.infer.engine import (
     Run,
     model_settings,
     require_choice,
-    require_not_negative,
     require_positive,
+    require_whole,
 )
 from probkit.infer.loop import LoopOutcome, Step
 from probkit.infer.model_checks import ModelChecks
@@ -96,8 +96,9 @@ class NUTS:
     compile: str = "auto"
 
     def __post_init__(self) -> None:
-        require_positive(self, "num_samples", "num_chains", "target_accept", "max_tree_depth")
-        require_not_negative(self, "num_warmup")
+        require_whole(self, "num_samples", "num_chains", "max_tree_depth")
+        require_whole(self, "num_warmup", low=0)
+        require_positive(self, "target_accept")
         require_choice(self, "compile", ("auto", "on", "off"))
         if self.target_accept >= 1:
             raise ConfigurationError(

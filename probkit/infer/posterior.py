@@ -12,6 +12,7 @@ from torch import Tensor
 from probkit.errors import ShapeError, message
 from probkit.infer.protocols import State
 from probkit.infer.registry import register
+from probkit.validation import check_quantile
 
 __all__ = ["DrawsPosterior", "as_numbers"]
 
@@ -70,11 +71,16 @@ class DrawsPosterior:
         return {name: as_numbers(value.flatten(0, 1)).std(0) for name, value in self.draws.items()}
 
     def quantile(self, q: float | Sequence[float]) -> dict[str, Tensor]:
-        """Quantiles by site; a sequence of levels adds a leading dimension."""
+        """Quantiles by site; a sequence of levels adds a leading dimension.
+
+        Raises:
+            ConfigurationError: a level outside [0, 1].
+        """
+        given = check_quantile("q", q, ends=True)
         result = {}
         for name, value in self.draws.items():
             flat = as_numbers(value.flatten(0, 1))
-            levels = torch.as_tensor(q, dtype=flat.dtype, device=flat.device)
+            levels = torch.as_tensor(given, dtype=flat.dtype, device=flat.device)
             result[name] = torch.quantile(flat, levels, dim=0)
         return result
 

@@ -34,6 +34,7 @@ from probkit.infer.engine import (
     require_choice,
     require_not_negative,
     require_positive,
+    require_whole,
 )
 from probkit.infer.guide_posterior import posterior_of
 from probkit.infer.guide_weights import WeighedGuide, weigh_guide
@@ -65,6 +66,7 @@ __all__ = ["SVI"]
 
 _MAX_BATCHES = 200
 _START_SHARE = 20
+_OPTIONAL = ("clip_norm", "max_seconds", "patience", "batch_size")
 
 
 @dataclass(frozen=True)
@@ -152,19 +154,14 @@ class SVI:
     compile: str = "auto"
 
     def __post_init__(self) -> None:
-        require_positive(
-            self,
-            *("steps", "learning_rate", "decay", "num_particles", "window"),
-            *("num_posterior_samples", "checkpoint_every", "num_starts"),
-        )
-        require_not_negative(self, "num_diagnostic_samples", "max_retries", "weight_decay")
-        for name in ("clip_norm", "patience"):
-            if getattr(self, name) is not None:
-                require_positive(self, name)
-        if self.max_seconds is not None:
-            require_positive(self, "max_seconds")
-        if self.batch_size is not None:
-            require_positive(self, "batch_size")
+        require_whole(self, "steps", "num_particles", "window", "num_starts")
+        require_whole(self, "num_posterior_samples", "checkpoint_every")
+        require_whole(self, "num_diagnostic_samples", "max_retries", low=0)
+        require_positive(self, "learning_rate", "decay")
+        require_not_negative(self, "weight_decay")
+        given = [name for name in _OPTIONAL if getattr(self, name) is not None]
+        for name in given:
+            (require_whole if name in ("patience", "batch_size") else require_positive)(self, name)
         require_choice(self, "compile", ("auto", "on", "off"))
         require_choice(self, "optimizer", ("adam", "natural"))
         known = [name for name in dir(pyro.infer) if name.endswith(("_ELBO", "RenyiELBO"))]

@@ -18,6 +18,7 @@ from probkit.pde.grid_spread import Spread, spread_from
 from probkit.pde.harmonics import Harmonics
 from probkit.pde.posterior import normal_quantiles
 from probkit.pde.spectrum import Band
+from probkit.validation import check_quantile
 
 __all__ = ["GridPosterior"]
 
@@ -102,7 +103,12 @@ class GridPosterior:
         return {"u": self._sd(self._rows(self.points, None))}
 
     def quantile(self, q: float | Sequence[float]) -> dict[str, Tensor]:
-        """Quantiles of u at the reported points; a sequence adds a leading dimension."""
+        """Quantiles of u at the reported points; a sequence adds a leading dimension.
+
+        Raises:
+            ConfigurationError: a level that is no probability strictly between 0 and 1.
+        """
+        check_quantile("q", q)  # before the work of the moments
         found = self.predict(self.points)
         return {"u": normal_quantiles(found["mean"], found["sd"], q)}
 

@@ -15,6 +15,7 @@ from probkit.infer.registry import register
 from probkit.linalg.kronecker_sum import mode_product
 from probkit.linalg.whitened import WhitenedPosterior
 from probkit.pde.harmonics import Harmonics, product_rows
+from probkit.validation import check_quantile
 
 __all__ = ["HarmonicPosterior", "normal_quantiles"]
 
@@ -24,12 +25,15 @@ def normal_quantiles(
 ) -> Float[Tensor, "*qn"]:
     """Quantiles of normal marginals, where mean and sd are; a sequence adds a leading dimension.
 
+    Raises:
+        ConfigurationError: a level that is no probability strictly between 0 and 1.
+
     Example:
         >>> mean, sd = torch.zeros(2, dtype=torch.float64), torch.ones(2, dtype=torch.float64)
         >>> normal_quantiles(mean, sd, [0.1, 0.5, 0.9]).shape
         torch.Size([3, 2])
     """
-    levels = torch.as_tensor(q, dtype=mean.dtype, device=mean.device)
+    levels = torch.as_tensor(check_quantile("q", q), dtype=mean.dtype, device=mean.device)
     score = torch.special.ndtri(levels)
     return mean + score.reshape(*score.shape, *[1] * mean.dim()) * sd
 
@@ -103,7 +107,12 @@ class HarmonicPosterior:
         return {"u": self.predict(self.points)["sd"]}
 
     def quantile(self, q: float | Sequence[float]) -> dict[str, Tensor]:
-        """Quantiles of u at the collocation points; a sequence adds a leading dimension."""
+        """Quantiles of u at the collocation points; a sequence adds a leading dimension.
+
+        Raises:
+            ConfigurationError: a level that is no probability strictly between 0 and 1.
+        """
+        check_quantile("q", q)  # before the work of the moments
         found = self.predict(self.points)
         return {"u": normal_quantiles(found["mean"], found["sd"], q)}
 

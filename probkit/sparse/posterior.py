@@ -13,11 +13,11 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from probkit.errors import ConfigurationError, message
 from probkit.infer.registry import register
 from probkit.linalg.kronecker_gaussian import condition, posterior_variance
 from probkit.linalg.mode_products import mode_products, outer
 from probkit.sparse.problem import scatter_grid
+from probkit.validation import check_levels, check_quantile
 
 __all__ = ["SparsePosterior"]
 
@@ -79,7 +79,15 @@ class SparsePosterior:
         return self._shape(full)
 
     def quantile(self, q: float | Sequence[float]) -> dict[str, Tensor]:
-        levels = torch.as_tensor(q, dtype=self.noise.dtype, device=self.noise.device)
+        """Quantiles of every coefficient, of both parts if complex; a sequence adds a leading
+        dimension.
+
+        Raises:
+            ConfigurationError: a level that is no probability strictly between 0 and 1.
+        """
+        levels = torch.as_tensor(
+            check_quantile("q", q), dtype=self.noise.dtype, device=self.noise.device
+        )
         z = torch.special.ndtri(levels).reshape(*levels.shape, *[1] * self.mean()["x"].dim())
         mean, sd = self.mean()["x"], self.sd()["x"]
         if self.is_complex:
@@ -92,10 +100,7 @@ class SparsePosterior:
         Raises:
             ConfigurationError: an impossible level.
         """
-        if not 0 < level < 1:
-            raise ConfigurationError(
-                message("A level is a probability", where="level", got=level, expected="in (0, 1)")
-            )
+        (level,) = check_levels("level", [level])
         both = self.quantile([(1 - level) / 2, (1 + level) / 2])["x"]
         return both[0], both[1]
 

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
+from numbers import Integral
 from typing import NamedTuple
 
 import torch
@@ -67,7 +68,9 @@ def simulate_recovery(
         (torch.Size([8, 12, 15]), 8)
     """
     num_factors = len(num_measurements)
-    sizes = [num_atoms] * num_factors if isinstance(num_atoms, int) else list(num_atoms)
+    sizes = (
+        [int(num_atoms)] * num_factors if isinstance(num_atoms, int | Integral) else list(num_atoms)
+    )
     _check(structure, num_nonzero, sizes)
     g = as_generator(seed)
     dtype = torch.complex128 if is_complex else torch.float64

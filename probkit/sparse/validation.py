@@ -23,7 +23,7 @@ from probkit.errors import (
 from probkit.sparse.grids import GridDictionary
 from probkit.sparse.problem import Problem
 from probkit.sparse.program import NOISE_FLOOR, Layout
-from probkit.validation import as_tensor, check_choice, check_finite
+from probkit.validation import as_real, as_tensor, check_choice, check_finite
 
 __all__ = ["check_grid", "check_noise", "to_dictionaries", "to_problem"]
 
@@ -179,7 +179,13 @@ def check_grid(dictionary: GridDictionary, where: str) -> None:
 
 
 def check_noise(noise: Any, problem: Problem) -> Tensor | None:
-    """Noise variances (B), or None where they are to be learned."""
+    """Noise variances (B), or None where they are to be learned.
+
+    Raises:
+        ConfigurationError: an unknown word, or a variance that is not positive or far too large.
+        DtypeError: neither a word nor real numbers.
+        ShapeError: neither one number nor one a problem.
+    """
     power = torch.where(problem.power > 0, problem.power, 1.0)
     if isinstance(noise, str):
         if noise == "learn":
@@ -194,7 +200,7 @@ def check_noise(noise: Any, problem: Problem) -> Tensor | None:
                 expected='"learn", "noiseless" or a variance',
             )
         )
-    value = torch.as_tensor(noise, dtype=problem.real_dtype, device=problem.y.device)
+    value = as_real(noise, "noise").to(problem.y.device, problem.real_dtype)
     if value.numel() not in (1, problem.num_problems):
         raise ShapeError(
             message(

@@ -89,7 +89,7 @@ def grid_of(column: Float[Tensor, " N"]) -> tuple[Float[Tensor, " D"], Int64[Ten
     values, rows = torch.unique(column, return_inverse=True)
     gaps = values[1:] - values[:-1]
     if values.numel() > 1 and bool((gaps < MERGE_TOLERANCE).any()):
-        new = torch.cat([torch.ones(1, dtype=torch.bool), gaps >= MERGE_TOLERANCE])
+        new = torch.cat([gaps.new_ones(1, dtype=torch.bool), gaps >= MERGE_TOLERANCE])
         group = torch.cumsum(new, 0) - 1
         values, rows = values[new], group[rows]
     return values, rows

@@ -31,7 +31,7 @@ from probkit.tensor.validation import (
     to_target,
 )
 from probkit.tensor.variational import TuckerVariational
-from probkit.validation import check_whole
+from probkit.validation import check_levels, check_whole
 
 if TYPE_CHECKING:
     import xarray as xr
@@ -206,7 +206,7 @@ class FunctionalTucker:
         x: Any,
         *,
         return_sd: bool = False,
-        quantiles: Sequence[float] | None = None,
+        quantiles: float | Sequence[float] | None = None,
         num_samples: int | None = None,
         seed: Seed = 0,
     ) -> Any:
@@ -215,7 +215,8 @@ class FunctionalTucker:
         Args:
             x: (Q, K) coordinates; columns of a data frame by name.
             return_sd: return ``(mean, sd)``.
-            quantiles: levels; returns a dictionary with ``mean``, ``sd`` and ``quantiles`` (L, Q).
+            quantiles: levels, one at least; returns a dictionary with ``mean``, ``sd`` and
+                ``quantiles`` (L, Q).
             num_samples: adds ``samples`` (S, Q), joint draws of the noiseless surface, to the
                 dictionary.
             seed: of the draws.
@@ -232,10 +233,9 @@ class FunctionalTucker:
         posterior = self._posterior()
         if num_samples is not None:
             num_samples = check_whole("num_samples", num_samples, 1, _MANY)
+        levels = () if quantiles is None else check_levels("quantiles", quantiles)
         points = self._points(x)
-        result: dict[str, Any] = dict(
-            posterior.predict(points, quantiles=() if quantiles is None else quantiles)
-        )
+        result: dict[str, Any] = dict(posterior.predict(points, quantiles=levels))
         if num_samples is not None:
             result["samples"] = posterior.sample_f(points, num_samples, as_generator(seed))
         if not isinstance(x, Tensor):
@@ -296,7 +296,7 @@ class FunctionalTucker:
     def _prepare(self, x: Any, y: Any) -> tuple[Program, str]:
         check_settings(self)
         inputs, names = to_inputs(x)
-        check_names(self.input_names, len(names))
+        check_names(names if self.input_names is None else self.input_names, len(names))
         target, observed = to_target(y, inputs.shape[0], self.missing)
         self.num_missing_ = int((~observed).sum())
         inputs, target = inputs[observed], target[observed]

@@ -35,7 +35,7 @@ from probkit.tensor.predictive import (
 from probkit.tensor.streaming import append_entries
 from probkit.tensor.structure import packed_rows
 from probkit.tensor.variational import TuckerVariational
-from probkit.validation import check_levels
+from probkit.validation import check_levels, check_quantile
 
 __all__ = ["TuckerPosterior", "predictive_law", "real_predictive"]
 
@@ -79,9 +79,14 @@ class TuckerPosterior:
         return factors | {"core": shape.core(core[:-1]), "intercept": core[-1]}
 
     def quantile(self, q: float | Sequence[float]) -> dict[str, Tensor]:
-        """Quantiles of the same sites (all are Gaussian); a sequence adds a leading dimension."""
+        """Quantiles of the same sites (all are Gaussian); a sequence adds a leading dimension.
+
+        Raises:
+            ConfigurationError: a level that is no probability strictly between 0 and 1.
+        """
+        levels = check_quantile("q", q)
         mean, sd = self.mean(), self.sd()
-        z = torch.special.ndtri(torch.as_tensor(q, dtype=torch.float64))
+        z = torch.special.ndtri(torch.as_tensor(levels, dtype=torch.float64))
         return {
             n: mean[n] + sd[n] * z.to(mean[n]).reshape((*z.shape, *[1] * mean[n].dim()))
             for n in mean
@@ -202,14 +207,15 @@ class TuckerPosterior:
         return predictive_law(self._problem.likelihood, self._state, mean, variance)
 
     def predict(
-        self, x: Float[Tensor, "Q K"], *, quantiles: Sequence[float] = ()
+        self, x: Float[Tensor, "Q K"], *, quantiles: float | Sequence[float] = ()
     ) -> dict[str, Tensor]:
         """``mean`` and ``sd`` of new observations and, if asked for, ``quantiles`` (L, Q).
 
         Raises:
             ConfigurationError: a level outside (0, 1).
         """
-        probabilities = check_levels("quantiles", quantiles)
+        none = isinstance(quantiles, tuple) and not quantiles
+        probabilities = () if none else check_levels("quantiles", quantiles)
         law = self.predictive(x)
         offset, scale = self.target_scaling
         result = {"mean": offset + scale * law.mean(), "sd": scale * law.sd()}

@@ -26,7 +26,6 @@ __all__ = ["CountPredictive", "LabelPredictive", "Predictive", "RealPredictive",
 
 _NUM_NODES = 64
 _NUM_HERMITE = 24
-_CHUNK = 1 << 18
 
 
 class Predictive(ABC):

@@ -139,10 +139,6 @@ class Program:
         spec = {k: v for k, v in self.posterior_spec.items() if k != "grids"}
         return {**spec, "program": str(self._settings)}
 
-    def objective_scale(self) -> float:
-        """The objective is a sum over entries: changes are judged against their number."""
-        return float(self.problem.entries.num_entries)
-
     def diagnostics(self, state: State) -> dict[str, Any]:
         """Chosen ranks and the calibration factor."""
         if int(state["program.phase"]) in _COMPARISONS:

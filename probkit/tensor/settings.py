@@ -6,7 +6,11 @@ from collections.abc import Iterable, Sequence
 from numbers import Integral
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
+from torch import Tensor
+
 from probkit.errors import ConfigurationError, message
+from probkit.infer import CAVI, Gibbs
 from probkit.tensor.likelihoods import LIKELIHOOD_NAMES
 from probkit.validation import check_whole, require_choice
 
@@ -21,17 +25,32 @@ _CHOICES = {
     "missing": ("drop", "raise"),
 }
 _MANY = 10_000_000
+_COMPONENT = "_component"
+"""ends the name of the dimension of a mode's components"""
+_RESERVED = ("draw", "chain", ".")
+"""dimensions of every data tree, and the name that files give to a group itself"""
 
 
 def check_settings(model: FunctionalTucker) -> None:
-    """Words and counts; ranks are checked once the data are known.
+    """Words, engine and counts; ranks are checked once the data are known.
 
     Raises:
-        ConfigurationError: an unknown word, a count that is no positive integer, or ranks that
-            are no integers.
+        ConfigurationError: an unknown word, something that is no engine of the family, a count
+            that is no positive integer, or ranks that are no integers.
     """
     for name, allowed in _CHOICES.items():
         require_choice(model, name, allowed)
+    if model.engine is not None and not isinstance(model.engine, CAVI | Gibbs):
+        raise ConfigurationError(
+            message(
+                "This is no engine of a tensor decomposition",
+                where="engine",
+                got=repr(model.engine),
+                expected="CAVI(...), CVI(...) or Gibbs(...) of probkit.infer, or None",
+            )
+        )
+    if isinstance(model.rank, np.ndarray | Tensor):
+        model.rank = model.rank.tolist()
     rank = model.rank
     whole = rank if isinstance(rank, Iterable) and not isinstance(rank, str) else [rank]
     if rank != "auto" and not all(isinstance(r, int | Integral) for r in whole):
@@ -50,20 +69,46 @@ def check_settings(model: FunctionalTucker) -> None:
 
 
 def check_names(names: Sequence[str] | None, num_modes: int) -> None:
-    """One name a mode, or none at all.
+    """One name a mode, or none at all; a saved result has them as names of dimensions.
 
     Raises:
-        ConfigurationError: another number of names.
+        ConfigurationError: another number of names, names that are no text, empty or repeated, or
+            such as a saved result cannot have.
     """
-    if names is not None and len(names) != num_modes:
+    if names is None:
+        return
+    if isinstance(names, str) or len(names) != num_modes:
         raise ConfigurationError(
             message(
                 "There must be one name for each column",
                 where="input_names",
-                got=list(names),
+                got=repr(names) if isinstance(names, str) else list(names),
                 expected=f"{num_modes} names",
             )
         )
+    known = list(names)
+    for place, name in enumerate(known):
+        if not isinstance(name, str) or not name:
+            raise _bad_name("A name must be a text that is not empty", name, known)
+        if name in known[:place]:
+            raise _bad_name("Two columns have the same name", name, known)
+        component = name.endswith(_COMPONENT) and name.removesuffix(_COMPONENT) in known
+        if name in _RESERVED or "/" in name or component:
+            raise _bad_name("A result could not be saved with this name of a column", name, known)
+
+
+def _bad_name(what: str, name: object, names: Sequence[object]) -> ConfigurationError:
+    return ConfigurationError(
+        message(
+            what,
+            where="input_names",
+            got=f"{name!r} among {names}",
+            expected="different texts without '/', none of them "
+            + ", ".join(map(repr, _RESERVED))
+            + " or another name with '_component' after it",
+            remedy="rename the column, or give input_names",
+        )
+    )
 
 
 def saved_settings(model: FunctionalTucker) -> dict[str, Any]:

@@ -12,6 +12,7 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
+from numbers import Integral
 from typing import Literal
 
 import torch
@@ -109,7 +110,7 @@ def simulate_functional_tucker(
         True
     """
     num_modes = len(num_coordinates)
-    ranks = (rank,) * num_modes if isinstance(rank, int) else tuple(rank)
+    ranks = (int(rank),) * num_modes if isinstance(rank, int | Integral) else tuple(rank)
     _check(num_modes, ranks, structure, lengthscales, nu, likelihood, outlier_fraction)
     random = as_generator(generator)
     grids, factors = [], []

@@ -6,7 +6,7 @@ This is what ``probkit tensor fit`` runs; everything in it is public API.
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -33,6 +33,7 @@ from probkit.study import (
 )
 from probkit.tensor.estimator import FunctionalTucker
 from probkit.tensor.figures import draw, draw_calibration, draw_maps
+from probkit.validation import check_levels
 
 __all__ = ["Study", "predict_file", "redraw"]
 
@@ -170,7 +171,12 @@ class Study:
             sections["diagnostics"]["warnings"] = [full]
         return {
             "title": f"Functional Tucker decomposition of {table.name}",
-            "study": {"family": "tensor", "command": "fit", "dates": _dates(table)},
+            "study": {
+                "family": "tensor",
+                "command": "fit",
+                "dates": _dates(table),
+                "levels": dict(table.levels),
+            },
             "data": {
                 "source": DATASETS.get(self.data, self.data),
                 "entries": table.y.shape[0],
@@ -230,21 +236,69 @@ def redraw(directory: Path) -> dict[str, Path]:
     Raises:
         CheckpointError: there is no readable fit in the directory.
     """
-    model, report = FunctionalTucker.load(directory), directory / "report.json"
-    known = json.loads(report.read_text(encoding="utf-8")) if report.exists() else {}
-    return draw(model, directory / "figures", known.get("study", {}).get("dates", ()))
+    model = FunctionalTucker.load(directory)
+    return draw(model, directory / "figures", _known(directory).get("dates", ()))
 
 
 def predict_file(directory: Path, points: Path, out: Path | None, levels: Sequence[float]) -> Path:
-    """Predict at the points of a file with a saved fit; writes mean, sd and quantiles."""
-    model = FunctionalTucker.load(directory)
-    table = read_table(points, inputs=model.input_names_, needs_target=False)
-    result = model.predict(table.x, quantiles=levels)
-    columns = {name: table.x[:, k].numpy() for k, name in enumerate(table.inputs)}
+    """Predict at the points of a file with a saved fit; writes mean, sd and quantiles.
+
+    Categories are coded as the fit's report says, and written by name.
+
+    Raises:
+        CheckpointError: there is no readable fit in the directory.
+        ConfigurationError: a level of a quantile outside (0, 1).
+        DataError: no such file or column, a category that the fit does not know, values that
+            cannot be read, or a coordinate with the name of a column that is to be written.
+    """
+    probabilities = check_levels("quantiles", levels)
+    model, known = FunctionalTucker.load(directory), _known(directory).get("levels", {})
+    written = ["mean", "sd", *(f"q{100 * level:g}" for level in probabilities)]
+    taken = [name for name in model.input_names_ if name in written]
+    if taken:
+        raise DataError(
+            message(
+                f"The coordinate {taken[0]!r} has the name of a column of the predictions",
+                where="columns",
+                got=", ".join(model.input_names_),
+                expected="names other than " + ", ".join(written),
+                remedy="rename the column and fit again, or predict in Python",
+            )
+        )
+    table = read_table(points, inputs=model.input_names_, needs_target=False, levels=known)
+    _check_coded(table, known)
+    result = model.predict(table.x, quantiles=probabilities)
+    columns: dict[str, Any] = {}
+    for name, values in zip(table.inputs, table.x.T, strict=True):
+        names = table.levels.get(name)
+        columns[name] = values.numpy() if names is None else [names[int(v)] for v in values]
     columns |= {"mean": result["mean"].numpy(), "sd": result["sd"].numpy()}
-    for level, values in zip(levels, result["quantiles"], strict=True):
-        columns[f"q{100 * level:g}"] = values.numpy()
+    if probabilities:
+        columns |= dict(zip(written[2:], result["quantiles"].numpy(), strict=True))
     return write_table(out or points.with_name(f"{points.stem}_predicted.csv"), columns)
+
+
+def _known(directory: Path) -> dict[str, Any]:
+    """What the report of a fit says of its study; nothing if there is no report."""
+    report = directory / "report.json"
+    known = json.loads(report.read_text(encoding="utf-8")) if report.exists() else {}
+    return dict(known.get("study", {}))
+
+
+def _check_coded(table: Table, known: Mapping[str, Any]) -> None:
+    """A file of points cannot say which code the fit gave to a name."""
+    pairs = zip(table.inputs, table.kinds, strict=True)
+    names = [name for name, kind in pairs if kind == "category" and name not in known]
+    if names:
+        raise DataError(
+            message(
+                f"Coordinate {names[0]!r} holds names, and the fit has kept no codes for it",
+                where=table.name,
+                got=", ".join(table.levels[names[0]][:5]),
+                expected="numbers, or ISO dates: 2020-01-31",
+                remedy="give the numbers of the fit, or fit again if its column held names",
+            )
+        )
 
 
 def _scores(model: FunctionalTucker, x: Tensor, y: Tensor) -> dict[str, float]:

@@ -13,6 +13,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
+from probkit.dates import to_days, utc_dates
 from probkit.errors import (
     ConfigurationError,
     DataError,
@@ -21,7 +22,7 @@ from probkit.errors import (
     ShapeError,
     message,
 )
-from probkit.validation import to_days
+from probkit.validation import unmasked
 
 __all__ = ["MAX_CORE", "check_ranks", "check_targets", "target_scale", "to_inputs", "to_target"]
 
@@ -34,7 +35,8 @@ def to_inputs(
     """Coordinates as a float64 tensor, with column names.
 
     Args:
-        x: (N, K) tensor, array, or data frame; datetime columns become days since 1970-01-01.
+        x: (N, K) tensor, array, or data frame; dates become days since
+            1970-01-01 (in universal time), durations days; what is masked counts as missing.
         num_modes: the K expected, when predicting.
         columns: names of a data frame's columns to take, in this order; others are ignored. None
             for all. Tensors and arrays have none, and go by position.
@@ -85,7 +87,7 @@ def to_target(y: Any, num_rows: int, missing: str) -> tuple[Float[Tensor, " N"],
         ShapeError: not one value for each row of the inputs.
         DataError: no observed value, an infinite one, or a missing one with ``missing="raise"``.
     """
-    value = y.detach().cpu().numpy() if isinstance(y, Tensor) else np.asarray(y)
+    value = y.detach().cpu().numpy() if isinstance(y, Tensor) else _plain(y, "y")
     if value.ndim == 2 and value.shape[1] == 1:
         value = value[:, 0]
     if value.shape != (num_rows,):
@@ -97,7 +99,7 @@ def to_target(y: Any, num_rows: int, missing: str) -> tuple[Float[Tensor, " N"],
                 expected=f"shape ({num_rows},)",
             )
         )
-    value = _to_float(value, "y")
+    value = _to_float(value, "y", is_target=True)
     infinite = np.flatnonzero(np.isinf(value))
     if len(infinite):
         raise DataError(
@@ -275,11 +277,16 @@ def _frame_columns(
                 remedy="rename its columns, or give an array, which goes by position",
             )
         )
-    return chosen, [x[label[name]].to_numpy() for name in chosen]
+    return chosen, [_cells(x[label[name]]) for name in chosen]
+
+
+def _cells(column: Any) -> np.ndarray:
+    dates = utc_dates(column, str(column.name))  # of a time zone, which to_numpy would make objects
+    return column.to_numpy() if dates is None else dates
 
 
 def _columns(x: Any) -> list[np.ndarray]:
-    array = x.detach().cpu().numpy() if isinstance(x, Tensor) else np.asarray(x)
+    array = x.detach().cpu().numpy() if isinstance(x, Tensor) else _plain(x, "x")
     if array.ndim != 2:
         raise ShapeError(
             message(
@@ -292,9 +299,14 @@ def _columns(x: Any) -> list[np.ndarray]:
     return [array[:, k] for k in range(array.shape[1])]
 
 
-def _to_float(column: Any, name: str) -> np.ndarray:
-    column = np.asarray(column)
-    if column.dtype.kind == "M":
+def _plain(values: Any, where: str) -> np.ndarray:
+    return np.asarray(unmasked(values, where, real=True))
+
+
+def _to_float(column: Any, name: str, *, is_target: bool = False) -> np.ndarray:
+    dates = utc_dates(column, name)
+    column = np.asarray(column) if dates is None else dates
+    if column.dtype.kind in "mM":  # a duration too: its raw count depends on the unit of storage
         return to_days(column)
     if column.dtype.kind in "bif" or column.dtype.kind == "u":
         return column.astype(np.float64)
@@ -307,10 +319,12 @@ def _to_float(column: Any, name: str) -> np.ndarray:
     except (TypeError, ValueError) as error:
         raise DtypeError(
             message(
-                "A text column cannot be a coordinate",
+                "Text cannot be a target" if is_target else "A text column cannot be a coordinate",
                 where=name,
                 got=f"{column.dtype}, for example {column.flat[0]!r}",
-                expected="numbers or dates",
-                remedy='code the categories as integers and use kernels="categorical" for the mode',
+                expected="numbers" if is_target else "numbers or dates",
+                remedy="convert it to numbers, NaN where missing"
+                if is_target
+                else 'code the categories as integers and use kernels="categorical" for the mode',
             )
         ) from error

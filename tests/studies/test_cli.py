@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import json
+import shutil
 import subprocess
 import sys
 from importlib import metadata
@@ -14,8 +15,11 @@ import numpy as np
 import pytest
 
 from probkit.cli.main import main
+from probkit.errors import DataError
+from probkit.infer import CAVI
 from probkit.report import write_report
-from probkit.tensor.study import redraw
+from probkit.tensor import FunctionalTucker
+from probkit.tensor.study import Study, predict_file, redraw
 
 
 def _run(*arguments: str) -> subprocess.CompletedProcess[str]:
@@ -175,3 +179,55 @@ def test_missing_files_are_told_before_torch_is_loaded(words):
     done = subprocess.run(command, capture_output=True, text=True, timeout=300, check=False)
     assert done.returncode == 2, done.stderr
     assert "There is no such file" in done.stderr
+
+
+@pytest.fixture(scope="module")
+def categories(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A fit of 0, 5 and 10 in the three categories of a column."""
+    folder, noise = tmp_path_factory.mktemp("categories"), np.random.default_rng(0)
+    rows = [(name, t) for name in "abc" for t in range(8)]
+    lines = [f"{c},{t},{5.0 * 'abc'.index(c) + 0.01 * noise.standard_normal()}" for c, t in rows]
+    (folder / "data.csv").write_text("\n".join(["c,t,y", *lines]))
+    study = Study(str(folder / "data.csv"), folder / "run", rank=1, max_sweeps=5, progress=False)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(Study, "_draw", lambda *arguments: {})
+        assert list(study.run())
+    return folder
+
+
+def test_categories_of_points_are_those_of_the_fit(categories: Path) -> None:
+    points = categories / "points.csv"
+    points.write_text("c,t\nc,1\nb,2\n")
+    with predict_file(categories / "run", points, None, (0.5,)).open() as stream:
+        rows = list(csv.DictReader(stream))
+    assert [row["c"] for row in rows] == ["c", "b"]
+    assert [round(float(row["mean"])) for row in rows] == [10, 5]
+    points.write_text("c,t\nc,1\nzzz,2\n")
+    with pytest.raises(DataError, match=r"'c' has 1 names .*rows \[2\]: \['zzz'\].*one of a, b, c"):
+        predict_file(categories / "run", points, None, (0.5,))
+
+
+def test_names_without_codes_are_refused(categories: Path) -> None:
+    """A fit from before its report kept the codes, and names where the fit had numbers."""
+    old, points = categories / "old", categories / "named.csv"
+    shutil.copytree(categories / "run", old)
+    report = json.loads((old / "report.json").read_text())
+    del report["study"]["levels"]
+    (old / "report.json").write_text(json.dumps(report))
+    points.write_text("c,t\na,1\n")
+    with pytest.raises(DataError, match="'c' holds names, and the fit has kept no codes"):
+        predict_file(old, points, None, (0.5,))
+    points.write_text("c,t\n2,1\n")
+    assert predict_file(old, points, None, (0.5,)).exists()
+    points.write_text("c,t\na,b\n")
+    with pytest.raises(DataError, match="'t' holds names"):
+        predict_file(categories / "run", points, None, (0.5,))
+
+
+@pytest.mark.parametrize(("name", "level"), [("mean", 0.5), ("sd", 0.5), ("q2.5", 0.025)])
+def test_coordinates_are_not_written_over(tmp_path: Path, name: str, level: float) -> None:
+    x = np.random.default_rng(0).random((20, 2))
+    model = FunctionalTucker(1, num_starts=1, engine=CAVI(max_sweeps=2), input_names=["a", name])
+    model.fit(x, x.sum(1)).save(tmp_path)
+    with pytest.raises(DataError, match=f"coordinate '{name}' has the name of a column"):
+        predict_file(tmp_path, tmp_path / "absent.csv", None, (level,))

@@ -29,6 +29,8 @@ def with_value(tensor, value, where):
 
 CASES = [
     # y, dictionaries, settings, error, words of the message
+    (Y, A, {"noise": None}, DtypeError, ["noise", "NoneType", "numbers"]),
+    (Y, A, {"noise": 0.1 + 0j}, DtypeError, ["noise", "real numbers", "complex"]),
     (Y[:, :4], A, {}, ShapeError, ["y does not fit", "(4, 4)", "4, 5"]),
     (Y.mT, A, {}, ShapeError, ["another order", "[1, 0]"]),
     (torch.stack([Y, Y], -1), A, {}, ShapeError, ["leading dimensions"]),

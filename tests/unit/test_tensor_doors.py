@@ -4,11 +4,19 @@ import numpy as np
 import pytest
 import torch
 
-from probkit.errors import CheckpointError, ConfigurationError, DataError, FitWarning, ShapeError
+from probkit.errors import (
+    CheckpointError,
+    ConfigurationError,
+    DataError,
+    DtypeError,
+    FitWarning,
+    ShapeError,
+)
 from probkit.fractional import HurstModel
-from probkit.infer import CAVI
+from probkit.infer import CAVI, SVI
 from probkit.statespace.fractional_noise import sample_fgn
 from probkit.tensor import FunctionalTucker
+from probkit.tensor.entries import grid_of
 from probkit.tensor.validation import MAX_CORE, check_ranks, target_scale
 
 F64 = {"dtype": torch.float64}
@@ -77,6 +85,24 @@ def test_columns_of_frames_go_by_name(tmp_path):
         ({"rank": ["a", "b"]}, "rank"),
         ({"num_starts": 0}, "num_starts"),
         ({"max_rank": 1.5}, "max_rank"),
+        ({"engine": "gibbs"}, "engine: got 'gibbs'"),
+        ({"engine": SVI()}, "engine: got SVI"),
+        ({"rank": np.array([1.5, 1.0])}, "rank"),
+        *[
+            ({"input_names": names}, "input_names: got")
+            for names in (
+                ["a", "a"],
+                ["a", ""],
+                ["a", 1],
+                "ab",
+                ["a", "m/s"],
+                ["a", "draw"],
+                ["chain", "a"],
+                ["a", "a_component"],
+                ["a_component", "a"],
+                [".", "a"],
+            )
+        ],
     ],
 )
 def test_wrong_settings_are_named(settings, words):
@@ -89,6 +115,13 @@ def test_wrong_requests_are_named(model):
         model.predict(X, quantiles=[2.0])
     with pytest.raises(ConfigurationError, match="quantiles"):
         model.result_.predict(X, quantiles=[1.0])
+    for levels in ((), "0.5"):
+        with pytest.raises(ConfigurationError, match="quantiles"):
+            model.predict(X, quantiles=levels)
+    with pytest.raises(ConfigurationError, match="q: got 1.5"):
+        model.result_.posterior.quantile(1.5)
+    one = model.predict(X, quantiles=0.5)["quantiles"]
+    assert torch.equal(one, model.predict(X, quantiles=[0.5])["quantiles"])
     with pytest.raises(ConfigurationError, match="num_samples"):
         model.predict(X, num_samples=0)
     new = FunctionalTucker()
@@ -98,6 +131,7 @@ def test_wrong_requests_are_named(model):
 
 
 def test_numbers_of_numpy_are_numbers(tmp_path):
+    assert fitted(rank=np.array([1, 1])).rank == [1, 1]
     model = fitted(rank=np.int64(1), num_starts=np.int64(1), seed=np.int64(0))
     assert FunctionalTucker.load(model.save(tmp_path)).rank == 1
 
@@ -146,3 +180,27 @@ def test_a_summary_has_every_unknown_with_its_interval(model):
 def test_one_row_is_no_table():
     with pytest.raises(DataError, match="at least two"):
         fitted(X[:1], Y[:1])
+
+
+def test_columns_whose_names_cannot_be_saved_are_refused_before_the_fit():
+    import pandas as pd
+
+    frame = pd.DataFrame(X.numpy(), columns=["wind m/s", "b"])
+    with pytest.raises(ConfigurationError, match="'wind m/s' among .*input_names"):
+        fitted(frame)
+    assert fitted(frame, input_names=["wind", "b_component"]).input_names_ == [
+        "wind",
+        "b_component",
+    ]
+
+
+def test_a_text_target_is_named_as_such():
+    with pytest.raises(DtypeError, match="Text cannot be a target .*y: got"):
+        fitted(y=np.array(["a"] * 60))
+
+
+def test_a_grid_is_merged_on_the_device_of_its_column():
+    column = torch.tensor([0.0, 1e-12, 1.0], **F64)
+    with torch.device("meta"):  # where everything lands that is made without a device
+        grid, rows = grid_of(column)
+    assert (grid.tolist(), rows.tolist()) == ([0.0, 1.0], [0, 0, 1])

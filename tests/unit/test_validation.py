@@ -1,19 +1,30 @@
 """The checks at the door that all families share."""
 
 import math
+import warnings
 
 import numpy as np
+import pyro
+import pyro.distributions as dist
 import pytest
 import torch
 
 from probkit.errors import ConfigurationError, DataError, DtypeError
+from probkit.infer import CAVI, EM, HMC, MAP, NUTS, SVI, DrawsPosterior, GaussNewton, Gibbs, Laplace
+from probkit.pde.posterior import normal_quantiles
+from probkit.random import as_generator, fixed_seed
+from probkit.sparse import KroneckerSBL, simulate_recovery
+from probkit.tensor.simulate import simulate_functional_tucker
+from probkit.tensor.validation import to_inputs, to_target
 from probkit.validation import (
     as_real,
     as_tensor,
+    as_times,
     check_choice,
     check_finite,
     check_levels,
     check_positive,
+    check_quantile,
     check_whole,
     unknown,
 )
@@ -91,3 +102,115 @@ def test_the_first_bad_value_is_located():
     values[1, 2] = math.inf
     with pytest.raises(DataError, match=r"1 value is.*first at \[1, 2\] \(y.*Remedy: drop it"):
         check_finite(values, "y", remedy="drop it")
+
+
+def test_masked_values_are_missing():
+    for dtype in (np.float32, np.float64):
+        values = np.ma.masked_array([1.0, 99999.0], mask=[False, True], dtype=dtype)
+        for given in (values, [values, values]):
+            found = as_tensor(given, "y")
+            assert found.dtype == as_tensor(values.data, "y").dtype
+            assert found[..., 1].isnan().all() and not found[..., 0].isnan().any()
+    whole = np.ma.masked_array([1, 99999], mask=[False, True])
+    with pytest.raises(DataError, match="1 are masked .*y: got int64"):
+        as_tensor(whole, "y")
+    assert as_tensor(np.ma.masked_array([1, 2]), "y").tolist() == [1, 2]
+    assert as_times(whole, "t").isnan().tolist() == [False, True]
+    dates = np.ma.masked_array(np.array(["1970-01-02", "1970-01-03"], "M8[D]"), mask=[0, 1])
+    assert as_times(dates, "t")[0] == 1.0 and as_times(dates, "t")[1].isnan()
+
+
+def test_masked_targets_and_coordinates_are_missing():
+    y = np.ma.masked_array([1.0, 99999.0], mask=[False, True])
+    for target in (y, y.astype(int), y[:, None]):
+        value, observed = to_target(target, 2, "drop")
+        assert observed.tolist() == [True, False] and value[1].isnan()
+    with pytest.raises(DataError, match="1 NaN"):
+        to_inputs(np.ma.column_stack([y, [0.0, 1.0]]))
+
+
+@pytest.mark.parametrize(
+    ("engine", "settings"),
+    [
+        *[(SVI, {"steps": value}) for value in ("100", 100.5, True, 0, None)],
+        *[(SVI, {name: 2.5}) for name in ("window", "patience", "batch_size", "max_retries")],
+        *[(SVI, {"learning_rate": value}) for value in ("0.1", math.inf, math.nan, 1j)],
+        *[(SVI, {name: "1"}) for name in ("weight_decay", "max_seconds", "clip_norm")],
+        *[(NUTS, {"num_samples": value}) for value in ("3", 3.5)],
+        (NUTS, {"num_warmup": -1}),
+        (HMC, {"num_warmup": 1.5}),
+        (HMC, {"num_chains": "many"}),
+        (Gibbs, {"thinning": 1.5}),
+        (MAP, {"max_steps": "9"}),
+        (EM, {"patience": 1.5}),
+        (CAVI, {"max_sweeps": 1e3}),
+        (Laplace, {"num_diagnostic_samples": 0.5}),
+        (GaussNewton, {"tolerance": "1"}),
+    ],
+)
+def test_wrong_settings_of_engines_are_named(engine, settings):
+    (name,) = settings
+    with pytest.raises(ConfigurationError, match=rf"must .*\({name}: got .*expected "):
+        engine(**settings)
+
+
+def test_good_settings_of_engines_pass():
+    assert SVI(steps=np.int64(3), learning_rate=np.float32(0.5), max_retries=0).steps == 3
+    assert HMC(num_chains="auto", num_warmup=0).num_chains == "auto"
+
+
+def test_one_number_is_one_level_and_none_is_an_error():
+    assert check_levels("q", 0.5) == check_levels("q", torch.tensor(0.5)) == (0.5,)
+    assert check_levels("q", np.array([0.25, 0.5])) == (0.25, 0.5)
+    assert check_quantile("q", 0.5) == check_quantile("q", np.array(0.5)) == 0.5
+    assert check_quantile("q", [0.5]) == (0.5,)
+    for values in ((), None, "0.5", [[0.5]]):
+        with pytest.raises(ConfigurationError, match="q: got "):
+            check_levels("q", values)
+    assert check_levels("q", [0, 1], ends=True) == (0.0, 1.0)
+    with pytest.raises(ConfigurationError, match="q: got 1.5, expected from 0 to 1"):
+        check_levels("q", 1.5, ends=True)
+
+
+def test_seeds_of_numpy_are_seeds():
+    wanted = as_generator(3).get_state()
+    for seed in (np.int64(3), np.uint8(3)):
+        assert torch.equal(as_generator(seed).get_state(), wanted)
+    assert as_generator(2**64 - 1).initial_seed() == fixed_seed(2**64 - 1) == 2**64 - 1
+    for seed in (2**64, -1, np.int64(-1)):
+        with pytest.raises(ConfigurationError, match="seed: got .*from 0 to"):
+            as_generator(seed)
+    for seed in (True, 1.0, "1"):
+        with pytest.raises(DtypeError, match="seed"):
+            as_generator(seed)
+
+
+def test_the_record_of_a_fit_has_a_seed_of_numpy():
+    def model(y):
+        pyro.sample("y", dist.Normal(pyro.sample("m", dist.Normal(0.0, 1.0)), 1.0), obs=y)
+
+    result = SVI(steps=2, num_diagnostic_samples=0).fit(model, torch.tensor(0.5), seed=np.int64(7))
+    assert type(result.provenance["seed"]) is int and result.provenance["seed"] == 7
+
+
+def test_simulations_take_counts_of_numpy():
+    problem = simulate_recovery(num_atoms=np.int64(6), num_measurements=(3, 4), num_nonzero=1)
+    assert problem.x.shape == (6, 6)
+    sizes = {"num_coordinates": (4, 5), "lengthscales": (0.3, 0.3), "generator": 0}
+    found = simulate_functional_tucker(20, rank=np.int64(2), **sizes)
+    assert torch.equal(found.y, simulate_functional_tucker(20, rank=2, **sizes).y)
+
+
+def test_levels_beyond_the_ends_are_refused_by_every_posterior():
+    draws = DrawsPosterior({"x": torch.arange(6.0).reshape(1, 6)})
+    assert draws.quantile([0.0, 1.0])["x"].tolist() == [0.0, 5.0]
+    problem = simulate_recovery(num_atoms=3, num_measurements=(2, 2), num_nonzero=1, seed=1)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        sparse = KroneckerSBL().fit(problem.y, problem.dictionaries).result_
+    for call in (draws.quantile, sparse.posterior.quantile, sparse.posterior.interval):
+        for level in (1.5, "0.5"):
+            with pytest.raises(ConfigurationError, match="got .*expected"):
+                call(level)
+    with pytest.raises(ConfigurationError, match="q: got 1.5"):
+        normal_quantiles(torch.zeros(2), torch.ones(2), [0.5, 1.5])
