@@ -38,7 +38,7 @@ class PDESolution(SolutionView):
     def mean(self, x: Any, *, derivative: Sequence[int] | None = None) -> Float[Tensor, " n"]:
         """Posterior mean of u, or of a derivative, at points ``(n, d)`` (``(n,)`` in 1-D)."""
         posterior: Any = self.result.posterior
-        found: Tensor = posterior.mean_at(self._points(x), derivative=derivative)
+        found: Tensor = posterior.mean_at(self._points(x), derivative=self._orders(derivative))
         return found
 
     def sd(self, x: Any, *, derivative: Sequence[int] | None = None) -> Float[Tensor, " n"]:
@@ -59,8 +59,9 @@ class PDESolution(SolutionView):
     ) -> Float[Tensor, "num_samples n"]:
         """Joint posterior draws of u, or of a derivative, at points."""
         posterior: Any = self.result.posterior
+        orders = self._orders(derivative)
         found: Tensor = posterior.sample_at(
-            self._points(x), num_samples, as_generator(seed), derivative=derivative
+            self._points(x), num_samples, as_generator(seed), derivative=orders
         )
         return found
 
@@ -80,7 +81,7 @@ class PDESolution(SolutionView):
         posterior: Any = self.result.posterior
         points = [check_finite(as_real(a, "axes").to(torch.float64), "axes") for a in axes]
         self._tell_outside(points)
-        found: Tensor = posterior.on_grid(points, derivative=derivative)
+        found: Tensor = posterior.on_grid(points, derivative=self._orders(derivative))
         return found
 
     def plot(self, path: str | Path) -> Path:
@@ -96,5 +97,7 @@ class PDESolution(SolutionView):
         return plot_solution(self._sides, self.mean, spread, path)
 
     def _predict(self, x: Any, derivative: Sequence[int] | None) -> dict[str, Tensor]:
-        found: dict[str, Tensor] = self.result.predict(self._points(x), derivative=derivative)
+        found: dict[str, Tensor] = self.result.predict(
+            self._points(x), derivative=self._orders(derivative)
+        )
         return found

@@ -13,6 +13,7 @@ from torch import Tensor
 
 from probkit.errors import ExtrapolationWarning, ShapeError, message
 from probkit.infer import FitResult
+from probkit.pde.door import check_derivative
 from probkit.validation import as_real, check_finite
 
 __all__ = ["SolutionView"]
@@ -54,6 +55,14 @@ class SolutionView:
         """Features of every dimension."""
         posterior: Any = self.result.posterior
         return list(posterior.sides)
+
+    def _orders(self, derivative: Any) -> tuple[int, ...] | None:
+        """Orders of a derivative, one a dimension.
+
+        Raises:
+            ConfigurationError: not one integer >= 0 a dimension.
+        """
+        return check_derivative(derivative, len(self._sides))
 
     def _points(self, x: Any) -> Float[Tensor, "n d"]:
         """Points as a float64 matrix; a vector is taken as points of one dimension.
