@@ -78,6 +78,8 @@ class InverseSolution(SolutionView):
         result: of :meth:`probkit.pde.InverseSolver.fit`, or loaded.
     """
 
+    _posteriors = (InversePosterior,)
+
     def coefficients(self) -> dict[str, dict[str, float]]:
         """Mean, standard deviation and 95 % interval of every unknown that is a single number."""
         found = {}

@@ -10,7 +10,10 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
+from probkit.pde.collocation_estimate import CollocationEstimate
 from probkit.pde.figures import plot_solution
+from probkit.pde.grid_posterior import GridPosterior
+from probkit.pde.posterior import HarmonicPosterior
 from probkit.pde.view import SolutionView
 from probkit.random import Seed, as_generator
 from probkit.validation import as_real, check_finite
@@ -24,6 +27,8 @@ class PDESolution(SolutionView):
     Args:
         result: of :meth:`probkit.pde.GPSolver.fit`, or loaded.
     """
+
+    _posteriors = (HarmonicPosterior, GridPosterior, CollocationEstimate)
 
     @property
     def residual_norms(self) -> dict[str, float]:
