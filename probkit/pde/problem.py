@@ -25,6 +25,7 @@ from torch import Tensor
 from probkit.errors import ConfigurationError, message
 from probkit.pde.domains import Box, Mask, Points
 from probkit.pde.door import as_coefficient, as_noise, as_place, as_points
+from probkit.validation import as_real
 
 __all__ = ["PDE", "Box", "Condition", "Mask", "Points", "Problem", "Term", "Unknown"]
 
@@ -268,7 +269,9 @@ class Problem:
             )
         x, y, sd = self.data
         sd = sd if isinstance(sd, Unknown) else as_noise(sd, "data, the noise")
-        object.__setattr__(self, "data", (as_points(x, "data, the points"), y, sd))
+        points = as_points(x, "data, the points")
+        points = points[:, 0] if as_real(x, "data").dim() == 1 else points  # of the shape given
+        object.__setattr__(self, "data", (points, y, sd))
 
     def unknowns(self) -> list[Unknown]:
         """What is to be found: coefficients in the order of the terms, then noises."""

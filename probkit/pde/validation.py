@@ -99,7 +99,7 @@ def check_problem(problem: Problem) -> None:
     places = [("Condition.where", c.where) for c in problem.conditions]
     places += [("data, the points", problem.data[0])] if problem.data is not None else []
     for name, at in places:
-        if isinstance(at, Tensor) and at.shape[1] != pde.dim:
+        if isinstance(at, Tensor) and (at.shape[1] if at.dim() == 2 else 1) != pde.dim:
             raise ShapeError(
                 message(
                     "Points have the wrong shape",
