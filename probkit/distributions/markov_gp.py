@@ -68,7 +68,9 @@ class MarkovGaussianProcess(TorchDistribution):
         times = times.to(kernel.dtype)
         _check_times(times)
         self.kernel, self.times, self.sites = kernel, times, sites
+        # of the same moment as the transitions: the kernel may be trained on afterwards
         self.transitions = kernel.transitions(times)
+        self._covariance = kernel.marginal_covariance(times)
         self.output_map = kernel.output_map()
         self._loc = torch.as_tensor(mean, dtype=times.dtype, device=times.device)
         shapes = [kernel.batch_shape, self._loc.shape[:-1]]
@@ -85,7 +87,7 @@ class MarkovGaussianProcess(TorchDistribution):
         """The same process with more batch dimensions."""
         new = self._get_checked_instance(MarkovGaussianProcess, _instance)
         batch_shape = torch.Size(batch_shape)
-        for name in ("kernel", "times", "sites", "transitions", "output_map"):
+        for name in ("kernel", "times", "sites", "transitions", "output_map", "_covariance"):
             setattr(new, name, getattr(self, name))
         new._loc = self._loc.expand(*batch_shape, *self.event_shape)
         super(MarkovGaussianProcess, new).__init__(
@@ -103,7 +105,7 @@ class MarkovGaussianProcess(TorchDistribution):
     @property
     def variance(self) -> Float[Tensor, "*batch T"]:
         if self.sites is None:
-            covariance = self.kernel.marginal_covariance(self.times)
+            covariance = self._covariance
         else:
             covariance = self.posterior.covariance
         row = self.output_map.unsqueeze(-3)
@@ -265,7 +267,8 @@ class MarkovGaussianProcess(TorchDistribution):
 @register_kl(MarkovGaussianProcess, MarkovGaussianProcess)
 def _kl_between_processes(q: MarkovGaussianProcess, p: MarkovGaussianProcess) -> Tensor:
     """Closed form for processes that share the prior and differ by their sites."""
-    same = q.kernel is p.kernel or all(
+    # one kernel may have been trained between the two, so the transitions are compared
+    same = all(
         one.shape == other.shape and bool(torch.equal(one, other))
         for one, other in zip(q.transitions, p.transitions, strict=True)
     )

@@ -42,12 +42,13 @@ from probkit.infer.seeding import pyro_seed
 from probkit.random import Seed, as_generator, spawn_seeds
 from probkit.statespace.fractional_noise import fgn_autocovariance
 from probkit.statespace.fractional_tables import HURST_RANGE
+from probkit.validation import check_choice, check_whole
 
 __all__ = ["HurstEncoder", "ProposedDraws"]
 
 _DEGREES = 5.0
 _HIDDEN = 64
-_MIN_LENGTH = 32
+_MIN_LENGTH, _MOST = 32, 10_000_000
 
 
 @dataclass(frozen=True)
@@ -101,15 +102,8 @@ class HurstEncoder:
         width: int = 24,
         num_proposals: int = 500,
     ) -> None:
-        if kind not in ("levels", "increments") or length < _MIN_LENGTH:
-            raise ConfigurationError(
-                message(
-                    "An encoder is for levels or increments of a fixed length",
-                    where="kind, length",
-                    got=(kind, length),
-                    expected=f'"levels" or "increments", and at least {_MIN_LENGTH}',
-                )
-            )
+        check_choice("kind", "kind", kind, ("levels", "increments"))
+        length = check_whole("length", length, _MIN_LENGTH, _MOST)
         self.kind, self.length, self.noise = kind, length, noise
         self.width, self.num_proposals = width, num_proposals
         with pyro_seed(0):
@@ -206,18 +200,23 @@ class HurstEncoder:
         """Read what :meth:`save` wrote.
 
         Raises:
-            ConfigurationError: a file of something else.
+            ConfigurationError: no such file, or one of something else.
         """
-        with safe_open(str(path), "pt") as file:
-            text = (file.metadata() or {}).get("encoder")
-            if text is None:
-                raise ConfigurationError(
-                    message("The file holds no encoder", where="path", got=str(path))
+        try:
+            with safe_open(str(path), "pt") as file:
+                settings = json.loads((file.metadata() or {})["encoder"])
+                tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
+            made = cls(settings.pop("kind"), settings.pop("length"), **settings)
+            made._network.load_state_dict(tensors)
+        except Exception as error:  # of a file of anything else: any
+            raise ConfigurationError(
+                message(
+                    "The file holds no encoder",
+                    where="path",
+                    got=f"{path} ({type(error).__name__}: {error})",
+                    expected="a file written by HurstEncoder.save",
                 )
-            settings = json.loads(text)
-            tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
-        made = cls(settings.pop("kind"), settings.pop("length"), **settings)
-        made._network.load_state_dict(tensors)
+            ) from error
         return made
 
     def _weigh(self, series: Series, output: Tensor, generator: torch.Generator) -> WeightedDraws:

@@ -12,10 +12,12 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
+from probkit.errors import ConfigurationError, message
 from probkit.fractional.likelihood import get_loadings, make_step
 from probkit.fractional.system import FractionalSystem
+from probkit.validation import check_levels
 
-__all__ = ["EndState", "forecast", "mixture_quantiles"]
+__all__ = ["EndState", "forecast", "mixture_quantiles", "some_levels"]
 
 _BISECTIONS = 60
 
@@ -66,3 +68,17 @@ def mixture_quantiles(
             low, high = torch.where(below, middle, low), torch.where(below, high, middle)
         found.append((low + high) / 2)
     return torch.stack(found)
+
+
+def some_levels(quantiles: Sequence[float]) -> tuple[float, ...]:
+    """Levels of quantiles, at least one.
+
+    Raises:
+        ConfigurationError: none, or one that is not strictly between 0 and 1.
+    """
+    levels = check_levels("quantiles", quantiles)
+    if not levels:
+        raise ConfigurationError(
+            message("No level is given", where="quantiles", got="none", expected="at least one")
+        )
+    return levels

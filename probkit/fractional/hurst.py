@@ -29,7 +29,7 @@ from probkit.infer.sampling_diagnostics import mixing_diagnostics
 from probkit.infer.verdict import Verdict
 from probkit.random import Seed, as_generator, fixed_seed
 from probkit.statespace.fractional_tables import HURST_RANGE
-from probkit.validation import as_real, as_times, check_whole
+from probkit.validation import as_real, as_times, check_choice, check_whole, unknown
 
 if TYPE_CHECKING:
     import xarray as xr
@@ -38,6 +38,7 @@ __all__ = ["HurstModel"]
 
 
 _GRID_SIZES = (11, 10_000)
+_ENGINES = ("None", "HurstEncoder", "Laplace()", "NUTS()", "HMC()")
 
 
 class HurstModel:
@@ -88,15 +89,9 @@ class HurstModel:
         engine: HurstEncoder | Laplace | NUTS | HMC | None = None,
         seed: Seed = 0,
     ) -> None:
-        if kind not in ("levels", "increments"):
-            raise ConfigurationError(
-                message(
-                    "What the values are must be said",
-                    where="kind",
-                    got=repr(kind),
-                    expected='"levels" or "increments"',
-                )
-            )
+        check_choice("kind", "kind", kind, ("levels", "increments"))
+        if not isinstance(engine, HurstEncoder | Laplace | NUTS | HMC | None):
+            raise unknown("engine", "engine", engine, _ENGINES)
         if reversion and kind == "increments":
             raise ConfigurationError(
                 message(
@@ -134,7 +129,7 @@ class HurstModel:
                 computation.
         """
         values = as_real(y, "y").to("cpu", torch.float64)
-        grid = None if times is None else as_times(times, "times")
+        grid = None if times is None else as_times(times, "times").cpu()
         self.series_ = prepare_series(values, grid, self.kind)
         self._single, self.grid_ = values.dim() == 1, None
         if self.engine is None:

@@ -16,7 +16,7 @@ from torch import Tensor
 
 from probkit.errors import ConfigurationError, message
 from probkit.fractional.batch_filter import filter_batch
-from probkit.fractional.forecast import EndState, forecast, mixture_quantiles
+from probkit.fractional.forecast import EndState, forecast, mixture_quantiles, some_levels
 from probkit.fractional.series import Series
 from probkit.fractional.simulate import sample_futures
 from probkit.fractional.system import FractionalSystem, fractional_system
@@ -24,7 +24,7 @@ from probkit.infer import DrawsPosterior
 from probkit.infer.protocols import State
 from probkit.infer.registry import register
 from probkit.random import Seed, as_generator
-from probkit.validation import as_times, check_levels, check_whole
+from probkit.validation import as_times, check_whole
 
 __all__ = ["Clock", "HurstPosterior", "select_series"]
 
@@ -67,7 +67,7 @@ class Clock:
         """
         points = as_times(times, "times").reshape(-1)
         gaps = torch.cat([points.new_tensor([self.last_time]), points]).diff() / self.step
-        if not bool((gaps > 0).all()) or not bool(gaps.isfinite().all()):
+        if not len(gaps) or not bool((gaps > 0).all()) or not bool(gaps.isfinite().all()):
             raise ConfigurationError(
                 message(
                     "Forecasts are for increasing times after the data",
@@ -115,7 +115,7 @@ class HurstPosterior(DrawsPosterior):
             ConfigurationError: times that do not follow the data, no such series, or a level
                 outside (0, 1).
         """
-        levels, gaps = check_levels("quantiles", quantiles), self.clock.gaps(times)
+        levels, gaps = some_levels(quantiles), self.clock.gaps(times)
         mean, sd = forecast(*self.systems(series), self.end(series), gaps)
         spread = (sd.square().mean(-1) + mean.var(-1, unbiased=False)).sqrt()
         return {

@@ -14,6 +14,8 @@ Source: Daems et al., ICLR 2024, arXiv 2310.12975; the discretisation is ours.
 from __future__ import annotations
 
 import copy
+import math
+import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Any, NamedTuple
@@ -21,7 +23,7 @@ from typing import Any, NamedTuple
 import pyro
 import pyro.distributions as dist
 import torch
-from jaxtyping import Float
+from jaxtyping import Float, Int
 from pyro.nn import PyroModule, PyroSample
 from torch import Tensor
 
@@ -33,11 +35,12 @@ from probkit.fractional.observation import (
     log_likelihood,
 )
 from probkit.infer import pyro_seed
+from probkit.random import Seed, fixed_seed
 from probkit.sde.exact import StepMatrices, advance, step_matrices
 from probkit.sde.scan import scan_steps
 from probkit.statespace.fractional import MarkovApproxFBM
 from probkit.statespace.fractional_tables import HURST_RANGE
-from probkit.validation import require_all_positive
+from probkit.validation import as_real, check_whole, require_all_positive
 
 __all__ = ["FractionalSDE", "NoiseScale", "SDEPath"]
 
@@ -83,8 +86,9 @@ class FractionalSDE(PyroModule):
             keeps all activations.
 
     Raises:
-        ConfigurationError: settings that are not positive, a Hurst index off its range, or
-            observations off the grid.
+        ConfigurationError: settings that are not positive, numbers of steps, paths or coordinates
+            that are not whole, a Hurst index off its range, or observations that are no indices
+            of the grid.
         ShapeError: drift or diffusion of another shape than the state's.
 
     Example:
@@ -103,7 +107,7 @@ class FractionalSDE(PyroModule):
         *,
         dt: float,
         num_steps: int,
-        observed: Float[Tensor, " M"],
+        observed: Int[Tensor, " M"],
         noise: float = 0.1,
         likelihood: Likelihood | None = None,
         learn_hurst: bool = False,
@@ -113,7 +117,15 @@ class FractionalSDE(PyroModule):
         segment: int | None = None,
     ) -> None:
         super().__init__()
-        _check(dt, num_steps, observed, noise, dim, num_paths, initial)
+        num_steps = check_whole("num_steps", num_steps, 1, sys.maxsize)
+        dim = check_whole("dim", dim, 1, sys.maxsize)
+        num_paths = check_whole("num_paths", num_paths, 1, sys.maxsize)
+        require_all_positive(dt=dt, noise=noise)
+        if not initial[1] >= 0:
+            raise ConfigurationError(
+                message("The sd of x(0) must not be negative", where="initial", got=initial)
+            )
+        indices = _indices(observed, num_steps)
         self.hurst_prior = hurst if isinstance(hurst, torch.distributions.Distribution) else None
         if isinstance(hurst, torch.distributions.Distribution):
             self.hurst = PyroSample(hurst)
@@ -126,7 +138,7 @@ class FractionalSDE(PyroModule):
         self.drift = drift
         self._diffusion = diffusion
         self._process, self.dt, self.num_steps = hurst, dt, num_steps
-        self.observed, self.dim = observed.long(), dim
+        self.observed, self.dim = indices, dim
         self.likelihood = GaussianLikelihood(noise) if likelihood is None else likelihood
         self.initial, self.num_paths, self.segment = initial, num_paths, segment
         low, high = HURST_RANGE
@@ -138,7 +150,8 @@ class FractionalSDE(PyroModule):
         values, vectors = torch.linalg.eigh(hurst.initial_covariance)
         self.start_root = vectors * values.clamp_min(0).sqrt()
         # a copy, because modules that have run cannot be put into another PyroModule
-        copy.deepcopy(self).draw_parameters()
+        with pyro_seed(0):  # only shapes and signs matter: the global state is not for this draw
+            copy.deepcopy(self).draw_parameters()
 
     @property
     def process(self) -> MarkovApproxFBM:
@@ -215,10 +228,17 @@ class FractionalSDE(PyroModule):
         _, (xs, ys) = scan_steps(step, (x, y), (noise.movedim(-3, 0),), segment=self.segment)
         return joined_path((x, y), xs, ys)
 
-    def simulate(self, *, seed: int = 0) -> tuple[SDEPath, Tensor]:
-        """A path and its observations, (M, D) for Gaussian ones."""
+    def simulate(self, *, seed: Seed = 0) -> tuple[SDEPath, Tensor]:
+        """A path and its observations, (M, D) for Gaussian ones.
+
+        Args:
+            seed: an integer, a generator, whose state advances, or None for fresh entropy.
+
+        Raises:
+            ConfigurationError, DtypeError: no seed.
+        """
         size = len(self._process.rates)
-        with torch.no_grad(), pyro_seed(seed):
+        with torch.no_grad(), pyro_seed(fixed_seed(seed)):
             like = self._process.rates.new_zeros(())
             white = dist.Normal(like, 1.0)
             start = white.sample([self.dim, size + 2])
@@ -301,7 +321,8 @@ def _central(prior: torch.distributions.Distribution, learn_hurst: bool) -> Tens
     """
     low, high = HURST_RANGE
     bounds = [getattr(prior.support, end, None) for end in ("lower_bound", "upper_bound")]
-    inside = all(b is not None and bool(((b >= low) & (b <= high)).all()) for b in bounds)
+    ends = [torch.as_tensor(math.nan if b is None else b) for b in bounds]
+    inside = all(bool(((end >= low) & (end <= high)).all()) for end in ends)
     if not inside or learn_hurst:
         raise ConfigurationError(
             message(
@@ -327,26 +348,22 @@ def _check_process(process: MarkovApproxFBM, dim: int) -> None:
         )
 
 
-def _check(
-    dt: float,
-    num_steps: int,
-    observed: Tensor,
-    noise: float,
-    dim: int,
-    num_paths: int,
-    initial: tuple[float, float],
-) -> None:
-    require_all_positive(dt=dt, num_steps=num_steps, noise=noise, dim=dim, num_paths=num_paths)
-    if not initial[1] >= 0:
-        raise ConfigurationError(
-            message("The sd of x(0) must not be negative", where="initial", got=initial)
-        )
-    if observed.dim() != 1 or not bool(((observed >= 0) & (observed <= num_steps)).all()):
+def _indices(observed: Int[Tensor, " M"], num_steps: int) -> Int[Tensor, " M"]:
+    """Indices of the grid as int64.
+
+    Raises:
+        ConfigurationError: they are off the grid, not whole (times, say) or a mask.
+    """
+    found = as_real(observed, "observed")
+    whole = found.dtype != torch.bool and bool((found == found.round()).all())
+    if found.dim() != 1 or not whole or not bool(((found >= 0) & (found <= num_steps)).all()):
         raise ConfigurationError(
             message(
                 "Observations must lie on the grid",
                 where="observed",
-                got=observed.tolist()[:5],
-                expected=f"indices in 0 ... {num_steps}",
+                got=f"{found.dtype} of shape {tuple(found.shape)}: {found.flatten().tolist()[:5]}",
+                expected=f"a vector of indices of the grid, whole numbers in 0 ... {num_steps}",
+                remedy="divide times by dt and round; turn a mask into mask.nonzero()[:, 0]",
             )
         )
+    return found.long()

@@ -81,7 +81,7 @@ def fractional_system(
     zero = torch.zeros_like(gap)
     direct = torch.where(close, zero, weights * rates / apart)
     shared = -torch.where(close, zero, weights * theta / apart).sum(-1, True)
-    pairs, paired = _close_pairs(rates, torch.where(close, weights, zero), theta, gap, close)
+    pairs, paired = _close_pairs(torch.where(close, weights, zero), theta, gap, close)
     rates = torch.cat([rates, theta, pairs], -1)
     loadings = torch.cat([direct, shared, paired], -1)
     # the static slope of the noise moves the process by slope / theta: part of the unknown level
@@ -89,7 +89,7 @@ def fractional_system(
 
 
 def _close_pairs(
-    rates: Tensor, weights: Tensor, theta: Tensor, gap: Tensor, close: Tensor
+    weights: Tensor, theta: Tensor, gap: Tensor, close: Tensor
 ) -> tuple[Tensor, Tensor]:
     """Rates and loadings (*batch, 4) of the two pairs around the mode that is close, if one is."""
     half = torch.where(close, gap / 2, torch.zeros_like(gap)).sum(-1, True)

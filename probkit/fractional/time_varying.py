@@ -12,7 +12,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from probkit.errors import ConfigurationError, message
+from probkit.errors import ConfigurationError, DataError, message
 from probkit.fractional.curve_posterior import CurvePosterior
 from probkit.fractional.curves import Curve
 from probkit.fractional.series import Series, prepare_series
@@ -130,7 +130,7 @@ class TimeVaryingHurst:
                 computation.
         """
         values = as_real(y, "y").to("cpu", torch.float64)
-        grid = None if times is None else as_times(times, "times")
+        grid = None if times is None else as_times(times, "times").cpu()
         series = prepare_series(values, grid, self.kind)
         ends = step_ends(series)
         begin, end = float(ends[0] - series.gaps[0] * series.step), float(ends[-1])
@@ -366,6 +366,7 @@ class TimeVaryingHurst:
         return int(self.series_.observed.sum()) * len(self.series_.values) * math.log(self._unit)
 
 
+_FLAT = 1e-12
 _SETTINGS = (
     *("kind", "definition", "noise", "scale", "hurst", "num_knots", "num_points", "num_samples"),
     *("num_diagnostic_samples", "max_rounds", "seed"),
@@ -373,6 +374,21 @@ _SETTINGS = (
 
 
 def _typical(series: Series) -> float:
-    """Spread of the increments: the unit in which priors of scale and noise are stated."""
+    """Spread of the increments: the unit in which priors of scale and noise are stated.
+
+    Raises:
+        DataError: equal increments, which have none.
+    """
     values = series.values[:, series.observed]
-    return float((values if series.increments else values.diff()).std())
+    steps = values if series.increments else values.diff()
+    spread = float(steps.std())
+    if spread <= _FLAT * float(steps.abs().max()):
+        raise DataError(
+            message(
+                "The increments do not vary",
+                where="y",
+                got=f"a standard deviation of {spread:.3g}",
+                expected="a rough series, not a straight line",
+            )
+        )
+    return spread

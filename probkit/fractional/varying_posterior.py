@@ -15,12 +15,13 @@ from torch import Tensor
 
 from probkit.errors import ConfigurationError, message
 from probkit.fractional.curves import Curve
+from probkit.fractional.forecast import some_levels
 from probkit.infer import DrawsPosterior
 from probkit.infer.protocols import State
 from probkit.infer.registry import register
 from probkit.random import Seed, as_generator
 from probkit.statespace.fractional_tables import HURST_RANGE
-from probkit.validation import as_times, check_levels, check_whole
+from probkit.validation import as_times, check_whole
 
 __all__ = ["TimeVaryingPosterior", "to_index"]
 
@@ -58,7 +59,7 @@ class TimeVaryingPosterior(DrawsPosterior):
         Raises:
             ConfigurationError: a time outside the data, or a level outside (0, 1).
         """
-        levels = check_levels("quantiles", quantiles)
+        levels = some_levels(quantiles)
         curves = self._curves(times)
         return {
             "mean": curves.mean(0),
@@ -93,7 +94,7 @@ class TimeVaryingPosterior(DrawsPosterior):
         """H at times, by draw."""
         points, curve = as_times(times, "times").reshape(-1), self.curve
         inside = (points >= curve.begin) & (points <= curve.end)
-        if not bool(inside.all()):
+        if not len(points) or not bool(inside.all()):
             raise ConfigurationError(
                 message(
                     "H(t) is known within the span of the data",

@@ -33,7 +33,7 @@ from probkit.statespace.fractional_tables import HURST_RANGE
 
 __all__ = ["FractionalBrownianKernel", "FractionalNoiseKernel", "MarkovFractionalKernel"]
 
-_EVEN = 1e-9
+_EVEN, _COARSE = 1e-9, 1e-3
 
 
 class _HurstKernel(Kernel):
@@ -181,7 +181,13 @@ class FractionalNoiseKernel(_HurstKernel):
 
     def _structured(self, t: Tensor) -> LinearOperator | None:
         gaps = t.diff()
-        if t.shape[-1] < 2 or bool(((gaps - gaps[..., :1]).abs() > _EVEN * t.abs().amax()).any()):
+        if t.shape[-1] < 2:
+            return None
+        # of the step, and what rounding makes of large times, unless that is coarse
+        step = gaps[..., :1].abs()
+        rounding = 4 * torch.finfo(t.dtype).eps * t.abs().amax()
+        slack = torch.minimum(_EVEN * step + rounding, _COARSE * step)
+        if bool(((gaps - gaps[..., :1]).abs() > slack).any()):
             return None
         return ToeplitzLinearOperator(self._covariance(t, t[..., :1], 1))
 

@@ -8,7 +8,8 @@ slopes, scattered points and observations of u are all the same: y = A x + e.
     Newton   F(u_k) + F'(u_k) (u - u_k) = f    damped, from the linear solution
 
 Exact rows are weighed by the size of the operator at the highest frequency of the source, so that
-all have comparable size; noisy ones by their standard deviation. Cost: one singular value
+all have comparable size; noisy ones by their standard deviation, beside which exact ones have one
+near rounding (:mod:`probkit.pde.mixed`). Cost: one singular value
 decomposition of (points x features) a step. Fang et al., ICLR 2024, arXiv 2311.04465, maximise the
 same posterior over u and s by 1e5 to 1e6 Adam steps on an unwhitened u with jitter 1e-6.
 """
@@ -27,6 +28,14 @@ from probkit.infer.evidence import update_scale
 from probkit.infer.protocols import State, StepInfo
 from probkit.linalg.whitened import WhitenedPosterior, whitened_solve
 from probkit.pde.harmonics import Harmonics, product_rows
+from probkit.pde.mixed import (
+    EXACT_SHARE,
+    VAGUE,
+    has_noisy_rows,
+    left_over,
+    source_size,
+    value_size,
+)
 from probkit.pde.newton import damped_step, pointwise
 from probkit.pde.problem import PDE, Box, Condition, Problem
 from probkit.pde.validation import on_points
@@ -72,9 +81,12 @@ class Collocation:
             for orders in (pde.nonlinear_arguments if pde.nonlinear else [])
         ]
         self._value = product_rows(self.sides, self.points, (0,) * pde.dim)
-        self.exact = self.problem.noise == 0
-        self._equation_weight = self.weight if self.exact else 1 / self.problem.noise
-        self._beside, self._beside_target = self._other_rows()
+        self.exact = self.problem.noise == 0 and not has_noisy_rows(self.problem)
+        self.mixed = self.problem.noise == 0 and not self.exact
+        self._others = self._other_rows()
+        self._equation_weight = self._weight_of_equation([value for _, value, _ in self._others])
+        self._weights = self._weights_beside()
+        self._beside, self._beside_target = self._weighed()
 
     @property
     def noise(self) -> float | None:
@@ -102,7 +114,7 @@ class Collocation:
         rows, target = self.linearize(state["weights"])
         found = whitened_solve(rows, target, state["scale"], noise=self.noise)
         if done < self.num_sweeps:
-            following["scale"] = self._updated(found, state["scale"])
+            following["scale"] = self._updated(found, state["scale"], done + 1 == self.num_sweeps)
             return following, StepInfo(found.log_evidence, message="evidence")
         weights = found.weights
         change = self._change(state["weights"], weights)  # of the full step, not of a halved one
@@ -122,12 +134,16 @@ class Collocation:
         )
         return following, info
 
-    def _updated(self, found: WhitenedPosterior, scale: Tensor) -> Tensor:
+    def _updated(self, found: WhitenedPosterior, scale: Tensor, last: bool) -> Tensor:
         """One evidence update.
 
         Noise leaves little to say of a single harmonic, so that neighbours share their scale then:
-        a scale of its own for each would fit the noise and make the error bars too narrow.
+        a scale of its own for each would fit the noise and make the error bars too narrow. Beside
+        an exact source the shape is known from it, and only the size is learned.
         """
+        if self.mixed:
+            size = float(found.mean.square().sum() / found.leverage().sum())
+            return scale * (size or 1.0) * (VAGUE if last else 1.0)
         moment = scale * found.mean.square()
         variance = scale * (1 - found.leverage())
         if self.exact:
@@ -152,6 +168,14 @@ class Collocation:
         """Posterior of the weights, linearised at the last state."""
         rows, target = self.linearize(state["weights"])
         return whitened_solve(rows, target, state["scale"], noise=self.noise)
+
+    def relax(self, weights: Tensor) -> None:
+        """Let exact rows beside noisy ones have what they miss as their standard deviation."""
+        self._equation_weight /= left_over(self._equation_weight * self.residual(weights))
+        for k, (rows, value, noise) in enumerate(self._others):
+            if not noise > 0:
+                self._weights[k] /= left_over(self._weights[k] * (rows @ weights - value))
+        self._beside, self._beside_target = self._weighed()
 
     def linearize(self, weights: Tensor) -> tuple[Tensor, Tensor]:
         """Weighed rows and targets of the equation linearised at ``weights``, then the others."""
@@ -197,29 +221,49 @@ class Collocation:
         size = float((self._value @ new).norm())
         return float((self._value @ (new - old)).norm()) / size if size > 0 else 0.0
 
-    def _other_rows(self) -> tuple[Tensor, Tensor]:
-        rows, targets = [self._linear.new_zeros(0, self._linear.shape[1])], []
-        scale = 1.0
+    def _other_rows(self) -> list[tuple[Tensor, Tensor, float]]:
+        """Unweighed rows, values and noise of every condition, then of the data."""
+        found = []
         for condition in self.problem.conditions:
-            if condition.kind == "periodic":
-                continue
-            found, value = condition_rows(condition, self.problem, self.sides)
-            if condition.noise > 0 and not self.exact:
-                weight = 1 / condition.noise
-            elif self.exact:
-                weight = _CONDITION_WEIGHT
-            else:
-                scale = max(float(value.abs().max()), self.problem.noise * self.weight, 1e-12)
-                weight = 1 / (_EXACT * scale)
-            rows.append(weight * found)
-            targets.append(weight * value)
+            if condition.kind != "periodic":
+                rows, value = condition_rows(condition, self.problem, self.sides)
+                found.append((rows, value, condition.noise))
         if self.problem.data is not None:
             x, y, sd = self.problem.data
             x = torch.as_tensor(x, dtype=torch.float64)
             x = x[:, None] if x.dim() == 1 else x
-            weight = 1 / sd if sd > 0 and not self.exact else _CONDITION_WEIGHT
-            rows.append(weight * product_rows(self.sides, x, (0,) * x.shape[1]))
-            targets.append(weight * on_points(y, x, "data"))
+            rows = product_rows(self.sides, x, (0,) * x.shape[1])
+            found.append((rows, on_points(y, x, "data"), sd))
+        return found
+
+    def _weight_of_equation(self, values: list[Tensor]) -> float:
+        if self.exact:
+            return self.weight
+        if self.problem.noise > 0:
+            return 1 / self.problem.noise
+        return 1 / (EXACT_SHARE * source_size(self.source, 1 / self.weight, values))
+
+    def _weights_beside(self) -> list[float]:
+        """Weights of the conditions and the data."""
+        largest, found = value_size([value for _, value, _ in self._others]), []
+        for _, value, noise in self._others:
+            if self.exact:
+                found.append(_CONDITION_WEIGHT)
+            elif noise > 0:
+                found.append(1 / noise)
+            elif self.mixed:
+                scale = max(largest, float(self.source.abs().max()) * self.weight) or 1.0
+                found.append(1 / (EXACT_SHARE * scale))
+            else:
+                scale = max(float(value.abs().max()), self.problem.noise * self.weight, 1e-12)
+                found.append(1 / (_EXACT * scale))
+        return found
+
+    def _weighed(self) -> tuple[Tensor, Tensor]:
+        rows, targets = [self._linear.new_zeros(0, self._linear.shape[1])], []
+        for weight, (own, value, _) in zip(self._weights, self._others, strict=True):
+            rows.append(weight * own)
+            targets.append(weight * value)
         return torch.cat(rows), torch.cat(targets) if targets else self._linear.new_zeros(0)
 
 

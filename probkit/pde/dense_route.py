@@ -17,6 +17,7 @@ from probkit.pde.continuum import choose_decay, is_continuum
 from probkit.pde.diagnostics import Checked, diagnose
 from probkit.pde.errors import UnsolvableError
 from probkit.pde.harmonics import Harmonics, product_rows
+from probkit.pde.mixed import has_noisy_rows
 from probkit.pde.posterior import HarmonicPosterior
 from probkit.pde.problem import Box, Points, Problem
 from probkit.pde.settings import SolverSettings
@@ -64,6 +65,8 @@ def solve_dense(
             system = replace(system, num_sweeps=0)
     run = settings.run(problem, "dense", reason, (points, source), seed, progress)
     outcome = run.loop(system.step, system.initialize(scale), sweeps + settings.max_newton)
+    if system.mixed:
+        system.relax(outcome.state["weights"])
     weights = _with_amplitude(system.posterior(outcome.state), system.exact)
     if problem.pde.nonlinear is not None:
         # the mean is the accepted iterate, the spread that of the equation linearised there
@@ -109,6 +112,7 @@ def solve_dense(
 def _broad(settings: SolverSettings, problem: Problem, bands: list[Band]) -> bool:
     """Whether the decay of a continuum is to be looked for."""
     free = settings.prior is None and settings.band_limit is None and problem.noise == 0
+    free = free and not has_noisy_rows(problem)
     line = problem.pde.dim == 1 and isinstance(problem.domain, Box)
     return free and line and is_continuum(bands[0].visible)
 

@@ -14,6 +14,7 @@ from torch import Tensor
 
 from probkit.errors import FitWarning
 from probkit.infer import FitResult, Status
+from probkit.pde.mixed import has_noisy_rows
 from probkit.pde.newton import pointwise
 from probkit.pde.problem import Box, Mask, Points, Problem
 from probkit.pde.spectrum import Band
@@ -79,7 +80,8 @@ def diagnose(
     }
     if problem.noise == 0:
         worst = max(found["residual_equation"], found["residual_conditions"])
-        found["over_determined"] = _too_many_conditions(problem) and worst > _OVERDETERMINED
+        many = _too_many_conditions(problem) and not has_noisy_rows(problem)  # noise has no excess
+        found["over_determined"] = many and worst > _OVERDETERMINED
         if callable(problem.source) and not isinstance(problem.domain, Points):
             found["residual_finer"] = residual_between(problem, checked.operator_size, mean_at)
             found["under_resolved"] = found["residual_finer"] > _UNRESOLVED

@@ -78,6 +78,8 @@ class InverseSolution(SolutionView):
         result: of :meth:`probkit.pde.InverseSolver.fit`, or loaded.
     """
 
+    _posteriors = (InversePosterior,)
+
     def coefficients(self) -> dict[str, dict[str, float]]:
         """Mean, standard deviation and 95 % interval of every unknown that is a single number."""
         found = {}
@@ -90,15 +92,15 @@ class InverseSolution(SolutionView):
 
     def mean(self, x: Any, *, derivative: Sequence[int] | None = None) -> Float[Tensor, " n"]:
         """Posterior mean of u, or of a derivative, at points ``(n, d)`` (``(n,)`` in 1-D)."""
-        return self._posterior.predict(self._points(x), derivative=derivative)["mean"]
+        return self._posterior.predict(self._points(x), derivative=self._orders(derivative))["mean"]
 
     def sd(self, x: Any, *, derivative: Sequence[int] | None = None) -> Float[Tensor, " n"]:
         """Posterior standard deviation of u, the unknowns' uncertainty included."""
-        return self._posterior.predict(self._points(x), derivative=derivative)["sd"]
+        return self._posterior.predict(self._points(x), derivative=self._orders(derivative))["sd"]
 
     def sample(self, x: Any, *, derivative: Sequence[int] | None = None) -> Float[Tensor, "draw n"]:
         """Joint draws of u, or of a derivative, at points: one for every draw of the unknowns."""
-        return self._posterior.draws_at(self._points(x), derivative=derivative)
+        return self._posterior.draws_at(self._points(x), derivative=self._orders(derivative))
 
     def plot(self, path: str | Path) -> Path:
         """Draw u with a band of two standard deviations (a line), or maps of mean and sd.

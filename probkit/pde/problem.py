@@ -20,12 +20,12 @@ from dataclasses import dataclass, field
 from numbers import Integral
 from typing import Any
 
-import torch
-from jaxtyping import Float
 from torch import Tensor
 
 from probkit.errors import ConfigurationError, message
-from probkit.pde.box_sizes import box_sizes
+from probkit.pde.domains import Box, Mask, Points
+from probkit.pde.door import as_coefficient, as_noise, as_place, as_points
+from probkit.validation import as_real
 
 __all__ = ["PDE", "Box", "Condition", "Mask", "Points", "Problem", "Term", "Unknown"]
 
@@ -57,6 +57,10 @@ class Unknown:
 class Term:
     """``coefficient`` times the derivative of u of the given orders, one a dimension.
 
+    Raises:
+        ConfigurationError: orders that are no counts.
+        DtypeError: a coefficient that is no number, array, function or :class:`Unknown`.
+
     Example:
         >>> Term(2.0, (2, 0)).orders
         (2, 0)
@@ -68,6 +72,9 @@ class Term:
     def __post_init__(self) -> None:
         orders = tuple(int(o) if isinstance(o, Integral) else o for o in self.orders)
         object.__setattr__(self, "orders", orders)
+        if not isinstance(self.coefficient, Unknown):
+            value = as_coefficient(self.coefficient, "Term.coefficient")
+            object.__setattr__(self, "coefficient", value)
         if not orders or any(not isinstance(o, int) or o < 0 for o in orders):
             raise ConfigurationError(
                 message(
@@ -152,152 +159,15 @@ class PDE:
 
 
 @dataclass(frozen=True)
-class Box:
-    """A box with an equispaced grid, ends included.
-
-    Args:
-        bounds: (low, high) of every side.
-        num: points along every side; one number for all.
-
-    Raises:
-        ConfigurationError: ends that are not finite and increasing, fewer than 4 points on a side,
-            or numbers of points that are not one a side.
-
-    Example:
-        >>> Box([(0.0, 3.0)], 4).points().flatten().tolist()
-        [0.0, 1.0, 2.0, 3.0]
-    """
-
-    bounds: Sequence[tuple[float, float]]
-    num: int | Sequence[int]
-
-    def __post_init__(self) -> None:
-        bounds, num = box_sizes(self.bounds, self.num)
-        object.__setattr__(self, "bounds", bounds)
-        object.__setattr__(self, "num", num)
-
-    @property
-    def dim(self) -> int:
-        return len(self.bounds)
-
-    @property
-    def sizes(self) -> tuple[int, ...]:
-        return (self.num,) * self.dim if isinstance(self.num, int) else tuple(self.num)
-
-    def axes(self) -> list[Float[Tensor, " n_k"]]:
-        """Coordinates along every side."""
-        return [
-            torch.linspace(low, high, n, dtype=torch.float64)
-            for (low, high), n in zip(self.bounds, self.sizes, strict=True)
-        ]
-
-    def points(self) -> Float[Tensor, "n d"]:
-        """All grid points, the last axis fastest."""
-        return _grid(self.axes())
-
-    def face(self, axis: int, side: int) -> Float[Tensor, "n d"]:
-        """Grid points of the face at the low (0) or high (1) end of an axis."""
-        axes = self.axes()
-        axes[axis] = axes[axis][-1:] if side else axes[axis][:1]
-        return _grid(axes)
-
-
-@dataclass(frozen=True)
-class Mask:
-    """The grid points of a box that lie inside a domain of any shape.
-
-    Args:
-        box: around the domain.
-        inside: True at the points that count: a tensor of the grid's shape, or a function of the
-            points ``(n, d) -> (n,)``. Conditions on the curved boundary are given at points.
-
-    Example:
-        >>> half = Mask(Box([(0.0, 1.0), (0.0, 1.0)], 5), lambda x: x[:, 0] < 0.5)
-        >>> tuple(half.points().shape)
-        (10, 2)
-    """
-
-    box: Box
-    inside: Any
-
-    def __post_init__(self) -> None:
-        inside = self.inside(self.box.points()) if callable(self.inside) else self.inside
-        inside = torch.as_tensor(inside).reshape(-1)
-        size = torch.Size(self.box.sizes).numel()
-        if inside.dtype != torch.bool or len(inside) != size or not bool(inside.any()):
-            raise ConfigurationError(
-                message(
-                    "A mask says of every grid point whether it is inside, and some are",
-                    where="Mask.inside",
-                    got=f"{inside.dtype} of {len(inside)} values, {int(inside.sum())} nonzero",
-                    expected=f"bool of {size} values",
-                )
-            )
-        object.__setattr__(self, "inside", inside)
-
-    @property
-    def dim(self) -> int:
-        return self.box.dim
-
-    @property
-    def bounds(self) -> Sequence[tuple[float, float]]:
-        return self.box.bounds
-
-    @property
-    def sizes(self) -> tuple[int, ...]:
-        return self.box.sizes
-
-    def axes(self) -> list[Float[Tensor, " n_k"]]:
-        """Coordinates along every side."""
-        return self.box.axes()
-
-    def points(self) -> Float[Tensor, "n d"]:
-        """The points inside, the last axis fastest."""
-        return self.box.points()[self.inside]
-
-    def where(self) -> Tensor:
-        """Flat positions of the points inside."""
-        return self.inside.nonzero()[:, 0]
-
-
-@dataclass(frozen=True)
-class Points:
-    """Scattered collocation points.
-
-    Args:
-        x: (n, d) points.
-        bounds: box around the domain; by default that of the points.
-
-    Example:
-        >>> Points(torch.tensor([[0.0, 0.0], [1.0, 0.5]])).bounds
-        [(0.0, 1.0), (0.0, 0.5)]
-    """
-
-    x: Float[Tensor, "n d"]
-    bounds: Sequence[tuple[float, float]] = ()
-
-    def __post_init__(self) -> None:
-        x = torch.as_tensor(self.x, dtype=torch.float64)
-        object.__setattr__(self, "x", x[:, None] if x.dim() == 1 else x)
-        if not self.bounds:
-            ends = [(float(c.min()), float(c.max())) for c in self.x.T]
-            object.__setattr__(self, "bounds", ends)
-
-    @property
-    def dim(self) -> int:
-        return self.x.shape[1]
-
-    def points(self) -> Float[Tensor, "n d"]:
-        """The points."""
-        return self.x
-
-
-@dataclass(frozen=True)
 class Condition:
     """A linear functional of u on a face or at points: ``sum_k c_k d^k u / dx_axis^k = value``.
 
     Made by the class methods. ``where`` is (axis, side), side 0 for the low end and 1 for the high
     end, or (n, d) points of a curved boundary.
+
+    Raises:
+        ConfigurationError: a pair that is no face, or a noise that is negative or no number.
+        ShapeError, DtypeError, DataError: points that are no finite matrix.
 
     Example:
         >>> Condition.dirichlet((0, 1)).where
@@ -309,6 +179,10 @@ class Condition:
     functional: tuple[tuple[float, int], ...]
     value: Any = 0.0
     noise: float = 0.0
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "where", as_place(self.where))
+        object.__setattr__(self, "noise", as_noise(self.noise, f"noise of the {self.kind}"))
 
     @classmethod
     def dirichlet(cls, where: Any, value: Any = 0.0, *, noise: float = 0.0) -> Condition:
@@ -364,6 +238,10 @@ class Problem:
 
     Coefficients and the two noises may be :class:`Unknown`; ``InverseSolver`` finds them.
 
+    Raises:
+        ConfigurationError: a noise that is negative or no number, or data that are no triple.
+        ShapeError, DtypeError, DataError: points of data that are no finite matrix.
+
     Example:
         >>> import pyro.distributions as dist
         >>> pde = PDE([Term(Unknown("diffusivity", dist.Uniform(0.0, 2.0)), (2,))])
@@ -380,15 +258,26 @@ class Problem:
     noise: Any = 0.0
     data: tuple[Any, Any, Any] | None = None
 
+    def __post_init__(self) -> None:
+        if not isinstance(self.noise, Unknown):
+            object.__setattr__(self, "noise", as_noise(self.noise, "noise"))
+        if self.data is None:
+            return
+        if not isinstance(self.data, list | tuple) or len(self.data) != 3:
+            raise ConfigurationError(
+                message("Data are (points, values, noise)", where="data", got=type(self.data))
+            )
+        x, y, sd = self.data
+        sd = sd if isinstance(sd, Unknown) else as_noise(sd, "data, the noise")
+        points = as_points(x, "data, the points")
+        points = points[:, 0] if as_real(x, "data").dim() == 1 else points  # of the shape given
+        object.__setattr__(self, "data", (points, y, sd))
+
     def unknowns(self) -> list[Unknown]:
         """What is to be found: coefficients in the order of the terms, then noises."""
         given = [t.coefficient for t in self.pde.terms] + [self.noise]
         given += [self.data[2]] if self.data is not None else []
         return [value for value in given if isinstance(value, Unknown)]
-
-
-def _grid(axes: Sequence[Tensor]) -> Tensor:
-    return torch.stack(torch.meshgrid(*axes, indexing="ij"), -1).reshape(-1, len(axes))
 
 
 def _name(axis: int, dim: int) -> str:

@@ -32,6 +32,8 @@ def solve_rows(
     run = settings.run(problem, "rows", reason, (grid.source,), seed, progress)
     outcome = run.loop(system.step, system.initialize, settings.max_newton)
     weights = outcome.state["z"]
+    if system.mixed:
+        weights = system.relax(weights)
     posterior = GridPosterior(grid.bases, system.products.tensor(weights), _spread(system, weights))
     result = FitResult(
         outcome.status,
@@ -67,6 +69,7 @@ def _spread(system: RowsSystem, weights: Tensor) -> Spread:
     sizes = [len(b.sizes) for b in products.bases]
     if system.last is None:
         noise = system.total(weights) ** 2 / system.degrees_of_freedom()
+        noise = 1.0 if system.mixed else noise  # the rows carry their standard deviations
         return RootSpread(system.root(), products.index, products.scale, sizes, noise)
     if system.last.root is None:
         assert system.last.draws is not None

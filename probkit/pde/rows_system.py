@@ -6,16 +6,19 @@ formed; z are the whitened weights of the products kept.
 
     exact   min sum_b norm(A_b z - y_b)^2 + v norm(z)^2,  v at rounding  (linalg.sketched)
     noisy   (sum_b A_b'A_b + I) z = sum_b A_b'y_b                        (linalg.weight_space)
+    mixed   as exact, every row over its standard deviation, v of a vague prior  (pde.mixed)
 
 Rows of exact data are weighed by the operator's size over the root of their number, conditions a
-hundred times more, so that an answer does not depend on the number of points. Newton steps
-linearise the pointwise part; the sampled root is kept while it preconditions well.
+hundred times more, so that an answer does not depend on the number of points. An exact source
+beside noisy conditions or data is mixed. Newton steps linearise the pointwise part; the sampled
+root is kept while it preconditions well.
 """
 
 from __future__ import annotations
 
 import math
 from collections.abc import Sequence
+from dataclasses import replace
 
 import torch
 from torch import Tensor
@@ -25,6 +28,14 @@ from probkit.linalg.sketched import RowBlock, sampled_root, sketched_solve
 from probkit.linalg.weight_space import WeightSpacePosterior, weight_space_posterior
 from probkit.pde.grid_problem import Face, GridProblem
 from probkit.pde.grid_rows import DenseRows, GridRows, choose_products
+from probkit.pde.mixed import (
+    EXACT_SHARE,
+    VAGUE,
+    has_noisy_rows,
+    left_over,
+    source_size,
+    value_size,
+)
 from probkit.pde.newton import damped_step, pointwise
 from probkit.pde.settings import SolverSettings
 from probkit.pde.validation import on_points
@@ -53,21 +64,26 @@ class RowsSystem:
     ) -> None:
         self.grid, self.problem, self.pde = grid, grid.problem, grid.problem.pde
         self.exact = self.problem.noise == 0
+        self.mixed = self.exact and has_noisy_rows(self.problem)
         cutoff = _CUTOFF if self.exact else _NOISY_CUTOFF
         self.products = choose_products(grid.bases, settings.max_products, cutoff)
         size = grid.operator_size
         count = len(grid.source)
+        self._size, self._values = size, self._values_beside()
         weight = 1 / (size * math.sqrt(count)) if self.exact else 1 / self.problem.noise
+        if self.mixed:
+            weight = 1 / (EXACT_SHARE * source_size(grid.source, size, self._values))
         terms = [(grid.coefficient(t.coefficient), t.orders) for t in self.pde.terms]
         self.equation = GridRows(
             self.products, grid.axes, terms, grid.source, weight, where=grid.where
         )
-        self._size = size
         self.beside = self._beside()
         self._generator = generator
         self._root: Tensor | None = None
         self._stale = False
         self.variance = self._rounding_variance()
+        if self.mixed:
+            self.variance = 1 / VAGUE if settings.prior is None else 1.0
         self.last: WeightSpacePosterior | None = None
 
     def initialize(self, generator: torch.Generator) -> State:
@@ -108,6 +124,16 @@ class RowsSystem:
                 terms.append((equation.on_grid(slope), orders))
             equation = equation.with_terms(terms, target)
         return [equation, *self.beside]
+
+    def relax(self, weights: Tensor) -> Tensor:
+        """Solve once more, where exact rows beside noisy ones have what they miss as their sd."""
+        factor = left_over(self.equation.weight * self.residual(weights))
+        self.equation = replace(self.equation, weight=self.equation.weight / factor)
+        for k, (block, noise) in enumerate(zip(self.beside, self._noises, strict=True)):
+            if not noise > 0:
+                misfit = block.apply(weights) - block.weight * block.target
+                self.beside[k] = replace(block, weight=block.weight / left_over(misfit))
+        return self._solve(self.linearize(weights), weights, fresh=True)[0]
 
     def residual(self, weights: Tensor) -> Tensor:
         """F(u) - f at the points of the domain, unweighed."""
@@ -176,8 +202,22 @@ class RowsSystem:
         size = float(self.equation.values(new, zeroth).norm())
         return float(self.equation.values(new - old, zeroth).norm()) / size if size > 0 else 0.0
 
-    def _beside(self) -> list[RowBlock]:
-        found: list[RowBlock] = [self._face_rows(face) for face in self.grid.faces]
+    def _values_beside(self) -> list[Tensor]:
+        """What conditions on faces and at points ask for, and the data."""
+        found = [face.data for face in self.grid.faces]
+        for c in self.problem.conditions:
+            if isinstance(c.where, Tensor):
+                where = f"value of the {c.kind} condition"
+                found.append(on_points(c.value, c.where.to(torch.float64), where))
+        if self.problem.data is not None:
+            x, y, _ = self.problem.data
+            found.append(on_points(y, torch.as_tensor(x, dtype=torch.float64), "data"))
+        return found
+
+    def _beside(self) -> list[GridRows | DenseRows]:
+        """Conditions on faces, those at points, and data; ``_noises`` are theirs."""
+        self._noises = [face.condition.noise for face in self.grid.faces]
+        found: list[GridRows | DenseRows] = [self._face_rows(face) for face in self.grid.faces]
         for condition in self.problem.conditions:
             if isinstance(condition.where, Tensor):
                 x = condition.where.to(torch.float64)
@@ -190,12 +230,14 @@ class RowsSystem:
                 )
                 value = on_points(condition.value, x, f"value of the {condition.kind} condition")
                 found.append(DenseRows(rows, value, self._weight(value, condition.noise)))
+                self._noises.append(condition.noise)
         if self.problem.data is not None:
             x, y, sd = self.problem.data
             x = torch.as_tensor(x, dtype=torch.float64)
             y = on_points(y, x, "data")
             rows = self.products.rows(x, (0,) * self.pde.dim)
             found.append(DenseRows(rows, y, self._weight(y, sd)))
+            self._noises.append(sd)
         return found
 
     def _face_rows(self, face: Face) -> GridRows:
@@ -210,10 +252,13 @@ class RowsSystem:
         return GridRows(self.products, axes, terms, target, weight)
 
     def _weight(self, target: Tensor, noise: float) -> float:
-        if self.exact:
+        if self.exact and not self.mixed:
             return _CONDITION_WEIGHT / math.sqrt(len(target))
         if noise > 0:
             return 1 / noise
+        if self.mixed:
+            source = float(self.grid.source.abs().max()) / self._size
+            return 1 / (EXACT_SHARE * (max(value_size(self._values), source) or 1.0))
         scale = max(float(target.abs().max()), self.problem.noise / self._size, 1e-12)
         return 1 / (_EXACT_BESIDE_NOISE * scale)
 

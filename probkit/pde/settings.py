@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from dataclasses import dataclass
 from typing import Any
 
@@ -13,7 +14,7 @@ from probkit.infer.provenance import data_digest
 from probkit.pde.problem import Problem
 from probkit.pde.spectrum import SpectralPrior
 from probkit.random import Seed
-from probkit.validation import require_choice, require_positive
+from probkit.validation import check_positive, check_whole, require_choice
 
 __all__ = ["METHODS", "SolverSettings"]
 
@@ -37,14 +38,19 @@ class SolverSettings:
 
     def __post_init__(self) -> None:
         require_choice(self, "method", METHODS)
-        require_positive(self, "max_newton", "max_features", "max_products", "max_epochs")
-        if self.extension < 1 or self.num_sweeps < 0:
+        for name in ("max_newton", "max_features", "max_products", "max_epochs"):
+            object.__setattr__(self, name, check_whole(name, getattr(self, name), 1, sys.maxsize))
+        check_whole("num_sweeps", self.num_sweeps, 0, sys.maxsize)
+        for name in ("band_limit", "max_seconds"):
+            if getattr(self, name) is not None:
+                object.__setattr__(self, name, check_positive(name, getattr(self, name)))
+        if check_positive("extension", self.extension) < 1:
             raise ConfigurationError(
                 message(
                     "A setting is out of its range",
-                    where="GPSolver",
-                    got=f"extension {self.extension}, num_sweeps {self.num_sweeps}",
-                    expected="extension >= 1, num_sweeps >= 0",
+                    where="extension",
+                    got=self.extension,
+                    expected=">= 1",
                 )
             )
 

@@ -10,7 +10,10 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
+from probkit.pde.collocation_estimate import CollocationEstimate
 from probkit.pde.figures import plot_solution
+from probkit.pde.grid_posterior import GridPosterior
+from probkit.pde.posterior import HarmonicPosterior
 from probkit.pde.view import SolutionView
 from probkit.random import Seed, as_generator
 from probkit.validation import as_real, check_finite
@@ -25,6 +28,8 @@ class PDESolution(SolutionView):
         result: of :meth:`probkit.pde.GPSolver.fit`, or loaded.
     """
 
+    _posteriors = (HarmonicPosterior, GridPosterior, CollocationEstimate)
+
     @property
     def residual_norms(self) -> dict[str, float]:
         """Root-mean-square misfit of the equation and of the conditions, relative to the data."""
@@ -38,7 +43,7 @@ class PDESolution(SolutionView):
     def mean(self, x: Any, *, derivative: Sequence[int] | None = None) -> Float[Tensor, " n"]:
         """Posterior mean of u, or of a derivative, at points ``(n, d)`` (``(n,)`` in 1-D)."""
         posterior: Any = self.result.posterior
-        found: Tensor = posterior.mean_at(self._points(x), derivative=derivative)
+        found: Tensor = posterior.mean_at(self._points(x), derivative=self._orders(derivative))
         return found
 
     def sd(self, x: Any, *, derivative: Sequence[int] | None = None) -> Float[Tensor, " n"]:
@@ -59,8 +64,9 @@ class PDESolution(SolutionView):
     ) -> Float[Tensor, "num_samples n"]:
         """Joint posterior draws of u, or of a derivative, at points."""
         posterior: Any = self.result.posterior
+        orders = self._orders(derivative)
         found: Tensor = posterior.sample_at(
-            self._points(x), num_samples, as_generator(seed), derivative=derivative
+            self._points(x), num_samples, as_generator(seed), derivative=orders
         )
         return found
 
@@ -80,7 +86,7 @@ class PDESolution(SolutionView):
         posterior: Any = self.result.posterior
         points = [check_finite(as_real(a, "axes").to(torch.float64), "axes") for a in axes]
         self._tell_outside(points)
-        found: Tensor = posterior.on_grid(points, derivative=derivative)
+        found: Tensor = posterior.on_grid(points, derivative=self._orders(derivative))
         return found
 
     def plot(self, path: str | Path) -> Path:
@@ -96,5 +102,7 @@ class PDESolution(SolutionView):
         return plot_solution(self._sides, self.mean, spread, path)
 
     def _predict(self, x: Any, derivative: Sequence[int] | None) -> dict[str, Tensor]:
-        found: dict[str, Tensor] = self.result.predict(self._points(x), derivative=derivative)
+        found: dict[str, Tensor] = self.result.predict(
+            self._points(x), derivative=self._orders(derivative)
+        )
         return found

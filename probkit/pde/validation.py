@@ -96,10 +96,17 @@ def check_problem(problem: Problem) -> None:
                 got=f"{pde.dim} in {pde!r}, {domain.dim} in the domain",
             )
         )
-    for name, noise in [("noise", problem.noise), *((c.kind, c.noise) for c in problem.conditions)]:
-        if not noise >= 0:
-            raise ConfigurationError(
-                message("A standard deviation is not negative", where=name, got=noise)
+    places = [("Condition.where", c.where) for c in problem.conditions]
+    places += [("data, the points", problem.data[0])] if problem.data is not None else []
+    for name, at in places:
+        if isinstance(at, Tensor) and (at.shape[1] if at.dim() == 2 else 1) != pde.dim:
+            raise ShapeError(
+                message(
+                    "Points have the wrong shape",
+                    where=name,
+                    got=tuple(at.shape),
+                    expected=f"(n, {pde.dim})",
+                )
             )
     faces = [c.where for c in problem.conditions if isinstance(c.where, tuple)]
     for axis, side in faces:

@@ -5,14 +5,15 @@ from __future__ import annotations
 import warnings
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any, Self
+from typing import Any, ClassVar, Self
 
 import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from probkit.errors import ExtrapolationWarning, ShapeError, message
+from probkit.errors import CheckpointError, ExtrapolationWarning, ShapeError, message
 from probkit.infer import FitResult
+from probkit.pde.door import check_derivative
 from probkit.validation import as_real, check_finite
 
 __all__ = ["SolutionView"]
@@ -26,6 +27,9 @@ class SolutionView:
     Args:
         result: of a solver's ``fit``, or loaded.
     """
+
+    _posteriors: ClassVar[tuple[type, ...]] = ()
+    """classes of posteriors that it can show"""
 
     def __init__(self, result: FitResult) -> None:
         self.result = result
@@ -46,14 +50,37 @@ class SolutionView:
 
     @classmethod
     def load(cls, directory: str | Path) -> Self:
-        """Read a saved solution."""
-        return cls(FitResult.load(directory))
+        """Read a saved solution.
+
+        Raises:
+            CheckpointError: missing or damaged files, or the result of another model.
+        """
+        result = FitResult.load(directory)
+        if not isinstance(result.posterior, cls._posteriors):
+            raise CheckpointError(
+                message(
+                    "The result is of another model",
+                    where=str(directory),
+                    got=type(result.posterior).__name__,
+                    expected="one of " + ", ".join(kind.__name__ for kind in cls._posteriors),
+                    remedy="load it with the class that saved it, or with FitResult.load",
+                )
+            )
+        return cls(result)
 
     @property
     def _sides(self) -> list[Any]:
         """Features of every dimension."""
         posterior: Any = self.result.posterior
         return list(posterior.sides)
+
+    def _orders(self, derivative: Any) -> tuple[int, ...] | None:
+        """Orders of a derivative, one a dimension.
+
+        Raises:
+            ConfigurationError: not one integer >= 0 a dimension.
+        """
+        return check_derivative(derivative, len(self._sides))
 
     def _points(self, x: Any) -> Float[Tensor, "n d"]:
         """Points as a float64 matrix; a vector is taken as points of one dimension.

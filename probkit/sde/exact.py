@@ -14,6 +14,7 @@ For s that depends on X the reading is Ito's in this form; ``heun=True`` average
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from functools import partial
 from typing import Any, NamedTuple
@@ -117,7 +118,7 @@ def simulate(
     values, vectors = torch.linalg.eigh(process.initial_covariance.to(start))
     y = normal(*start.shape, size) @ (vectors * values.clamp_min(0).sqrt()).mT
     slope = normal(*start.shape) * process.slope_variance.to(start).sqrt()
-    lengths = [round(h, 12) for h in times.diff().tolist()]
+    lengths = _step_lengths(times)
     known = {h: step_matrices(rates, h) for h in set(lengths)}
 
     def step(n: int, states: tuple[Tensor, ...], white: Tensor) -> Any:
@@ -134,3 +135,14 @@ def simulate(
     states = (start, y, start.new_zeros(start.shape[:-1]))
     (_, _, kl), (path,) = scan_steps(step, states, (white,), segment=segment)
     return torch.cat([start[None], path]).movedim(0, -2), kl
+
+
+def _step_lengths(times: Float[Tensor, " N"]) -> list[float]:
+    """Lengths of the steps; those that differ by the rounding of the times alone are one.
+
+    12 decimals, and at least nine digits of the shortest step.
+    """
+    lengths = times.diff().tolist()
+    shortest = min((h for h in lengths if h > 0), default=1.0)
+    decimals = max(12, 9 - math.floor(math.log10(shortest)))
+    return [round(h, decimals) for h in lengths]

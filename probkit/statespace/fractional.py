@@ -26,7 +26,13 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from probkit.errors import ConfigurationError, ExtrapolationWarning, ShapeError, message
+from probkit.errors import (
+    ConfigurationError,
+    DataError,
+    ExtrapolationWarning,
+    ShapeError,
+    message,
+)
 from probkit.random import Seed, as_generator
 from probkit.statespace.fractional_l2 import geometric_rates, l2_weights
 from probkit.statespace.fractional_law import (
@@ -41,7 +47,7 @@ from probkit.statespace.fractional_tables import (
     slope_variance,
     table_steps,
 )
-from probkit.validation import check_choice
+from probkit.validation import as_real, check_choice, check_finite
 
 __all__ = ["MarkovApproxFBM", "exact_step"]
 
@@ -235,12 +241,14 @@ class MarkovApproxFBM:
         """Exact draws of ``B_hat`` and of the states Y at increasing times; one Hurst index.
 
         Raises:
-            ShapeError: the process holds more than one Hurst index.
+            ShapeError: the process holds more than one Hurst index, or times are no vector.
+            DataError: times that are negative, not finite or not sorted.
         """
         if self.hurst.dim():
             raise ShapeError(
                 message("Paths are drawn for one Hurst index", got=tuple(self.hurst.shape))
             )
+        times = _check_times(times)
         generator = as_generator(seed)
 
         def normal(*shape: int) -> Tensor:
@@ -276,6 +284,25 @@ def exact_step(
     h = torch.as_tensor(step, dtype=rates.dtype, device=rates.device)
     total = rates[:, None] + rates
     return torch.exp(-rates * h[..., None]), -torch.expm1(-total * h[..., None, None]) / total
+
+
+def _check_times(times: Tensor) -> Tensor:
+    found = check_finite(as_real(times, "times"), "times")
+    if found.dim() != 1:
+        raise ShapeError(
+            message("Times are a vector", where="times", got=tuple(found.shape), expected="(N,)")
+        )
+    if bool((found < 0).any()) or bool((found.diff() < 0).any()):
+        raise DataError(
+            message(
+                "Times must be increasing and not negative",
+                where="times",
+                got=found[:5].tolist(),
+                expected="0 <= t_1 <= t_2 <= ...",
+                remedy="sort them, and count from the start of the process",
+            )
+        )
+    return found
 
 
 def _root(covariance: Tensor) -> Tensor:

@@ -10,7 +10,13 @@ from torch.distributions import kl_divergence
 
 from probkit.distributions.markov_gp import MarkovGaussianProcess
 from probkit.errors import ConfigurationError, DataError, NotPositiveDefiniteError, ShapeError
-from probkit.kernels import CategoricalKernel, CosineKernel, MaternKernel, kernel_from_name
+from probkit.kernels import (
+    CategoricalKernel,
+    CosineKernel,
+    MarkovScaleKernel,
+    MaternKernel,
+    kernel_from_name,
+)
 from probkit.statespace.noise_free import log_density
 from probkit.statespace.smoother import choose_method
 from probkit.statespace.types import Sites
@@ -305,3 +311,24 @@ def test_bad_arguments_are_refused_with_a_remedy():
     with pytest.raises(ConfigurationError, match="'sequential'"):
         process = MarkovGaussianProcess(kernel, TIMES)
         log_density(process.transitions, process.output_map, TIMES, method="dense")
+
+
+def test_a_kernel_trained_between_two_processes_makes_two_priors():
+    kernel = MaternKernel(1.5)
+    times = torch.arange(4.0)
+    first = MarkovGaussianProcess(kernel, times)
+    kernel.lengthscale = 3.0
+    second = MarkovGaussianProcess(kernel, times)
+    with pytest.raises(ConfigurationError, match="one prior"):
+        kl_divergence(first, second)
+
+
+def test_variance_is_that_of_the_density():
+    kernel = MarkovScaleKernel(MaternKernel(0.5))
+    process = MarkovGaussianProcess(kernel, torch.zeros(1))
+    before = process.variance.clone()
+    kernel.outputscale = 9.0
+    torch.testing.assert_close(process.variance, before)
+    like = torch.distributions.Normal(torch.zeros(1).double(), before.sqrt())
+    value = torch.tensor([0.7], dtype=torch.float64)
+    torch.testing.assert_close(process.log_prob(value), like.log_prob(value)[0])

@@ -3,9 +3,11 @@
 import numpy as np
 import pytest
 import torch
+from safetensors.torch import save_file
 
 from probkit.errors import CheckpointError, ConfigurationError, DataError, DtypeError
-from probkit.fractional import HurstModel, TimeVaryingHurst, prepare_series
+from probkit.fractional import HurstEncoder, HurstModel, TimeVaryingHurst, prepare_series
+from probkit.pde import InverseSolution, PDESolution
 from probkit.statespace.fractional_noise import sample_fgn
 
 NOISE = sample_fgn(0.3, 60, 1, seed=0)[0]
@@ -130,3 +132,48 @@ def test_a_time_varying_fit_is_loaded_without_its_data(varying, tmp_path):
 def test_results_of_another_model_are_refused(model, tmp_path):
     with pytest.raises(CheckpointError, match="HurstPosterior"):
         TimeVaryingHurst.load(model.save(tmp_path))
+
+
+@pytest.mark.parametrize("slope", [1.0, 0.1])
+def test_a_straight_line_has_no_roughness(slope):
+    with pytest.raises(DataError, match="increments do not vary"):
+        fit_varying(slope * torch.arange(60.0, dtype=torch.float64))
+
+
+def test_empty_requests_are_named(model, varying):
+    for fit in (model, varying):
+        with pytest.raises(ConfigurationError, match="times"):
+            fit.predict([])
+    for fit, times in ((model, [60.0]), (varying, DAYS[3:5])):
+        with pytest.raises(ConfigurationError, match="quantiles"):
+            fit.predict(times, quantiles=())
+
+
+def test_kinds_and_engines_are_known_ones():
+    with pytest.raises(ConfigurationError, match=r"engine.*NUTS\(\)"):
+        HurstModel("levels", engine="nuts")
+    for make in (HurstModel, lambda kind: HurstEncoder(kind, 64)):
+        with pytest.raises(ConfigurationError, match="one of levels, increments"):
+            make("level")
+    with pytest.raises(ConfigurationError, match="length"):
+        HurstEncoder("levels", 64.5)
+
+
+def test_files_of_something_else_are_no_encoder(tmp_path):
+    other = tmp_path / "other.safetensors"
+    save_file({"a": torch.zeros(2)}, str(other))
+    text = tmp_path / "text.safetensors"
+    text.write_text("no tensors here")
+    for path in (other, text, tmp_path / "nothing"):
+        with pytest.raises(ConfigurationError, match="holds no encoder"):
+            HurstEncoder.load(path)
+    made = HurstEncoder("levels", 64)
+    made.save(tmp_path / "encoder.safetensors")
+    assert HurstEncoder.load(tmp_path / "encoder.safetensors").length == 64
+
+
+def test_solutions_refuse_the_results_of_other_models(model, tmp_path):
+    model.save(tmp_path)
+    for kind in (PDESolution, InverseSolution):
+        with pytest.raises(CheckpointError, match="another model"):
+            kind.load(tmp_path)

@@ -6,12 +6,19 @@ import numpy as np
 import pytest
 import torch
 
-from probkit.errors import ConfigurationError, DataError, ExtrapolationWarning
+from probkit.errors import (
+    ConfigurationError,
+    DataError,
+    DtypeError,
+    ExtrapolationWarning,
+    ShapeError,
+)
 from probkit.pde import (
     PDE,
     Box,
     Condition,
     GPSolver,
+    Points,
     Problem,
     Term,
     UnsolvableError,
@@ -151,3 +158,66 @@ def test_quantiles_of_a_solution():
     found = posterior.quantile([0.1, 0.5])["u"]
     torch.testing.assert_close(found[1], posterior.mean()["u"])
     assert posterior.quantile(0.5)["u"].shape == posterior.mean()["u"].shape
+
+
+def test_arrays_and_lists_are_taken():
+    box, ends = Box([(0.0, 1.0)], 30), [Condition.dirichlet([0, s]) for s in (0, 1)]
+    x = np.linspace(0.0, 1.0, 30)
+    by_array = GPSolver().fit(Problem(PDE([Term(1 + x, (2,))]), box, ends, 1.0))
+    by_tensor = GPSolver().fit(Problem(PDE([Term(torch.tensor(1 + x), (2,))]), box, ends, 1.0))
+    assert torch.equal(by_array.mean([0.3]), by_tensor.mean([0.3]))
+    assert str(Term(x, (2,))) == "a(x) u_xx"
+    assert Condition.dirichlet(np.array([[0.1, 0.2]])).where.shape == (1, 2)
+    mine = np.array([0.0, 0.5, 2.0])
+    points = Points(mine, bounds=np.array([[0.0, 2.0]]))
+    mine[0] = 9.0
+    assert float(points.x[0, 0]) == 0.0
+    assert points.bounds == [(0.0, 2.0)]
+
+
+@pytest.mark.parametrize(
+    ("made", "error", "name"),
+    [
+        (lambda: Points([0.0, math.nan]), DataError, "Points.x"),
+        (lambda: Points([1.0, 1.0, 1.0]), DataError, "Points.x"),
+        (lambda: Points([0.0, 1.0], bounds=[(1.0, 0.0)]), ConfigurationError, "Points.bounds"),
+        (lambda: Points(np.zeros((2, 2, 2))), ShapeError, "Points.x"),
+        (lambda: Term("a", (2,)), DtypeError, "Term.coefficient"),
+        (lambda: Condition.dirichlet((0.5, 0)), ConfigurationError, "Condition.where"),
+        (lambda: Condition.dirichlet((0, 0), noise=-1.0), ConfigurationError, "noise"),
+        (lambda: GPSolver(band_limit=-3.0), ConfigurationError, "band_limit"),
+        (lambda: GPSolver(max_features=50.5), ConfigurationError, "max_features"),
+        (lambda: GPSolver(num_sweeps=1.5), ConfigurationError, "num_sweeps"),
+        (lambda: GPSolver(extension=math.nan), ConfigurationError, "extension"),
+    ],
+)
+def test_parts_that_are_none_are_named(made, error, name):
+    with pytest.raises(error, match=name):
+        made()
+
+
+@pytest.mark.parametrize(
+    ("data", "error", "name"),
+    [
+        (([1.0], [1.0], -1.0), ConfigurationError, "noise"),
+        (([1.0], [1.0], math.nan), ConfigurationError, "noise"),
+        (([1.0], [1.0], torch.ones(1)), ConfigurationError, "noise"),
+        (([math.nan], [1.0], 0.1), DataError, "points"),
+        (([1.0], [1.0]), ConfigurationError, "data"),
+        (([[1.0, 2.0]], [1.0], 0.1), ShapeError, "points"),
+    ],
+)
+def test_data_that_are_none_are_named(data, error, name):
+    with pytest.raises(error, match=name):
+        GPSolver().fit(Problem(PDE([Term(1.0, (2,))]), Box([(0.0, 3.0)], 20), ENDS, 1.0, data=data))
+
+
+@pytest.mark.parametrize("derivative", [(1, 0), (-1,), 1, (0.5,), ()])
+def test_derivatives_are_orders(derivative):
+    solution = GPSolver().fit(line([Term(1.0, (2,))]))
+    x = torch.tensor([1.0], dtype=torch.float64)
+    for ask in (solution.mean, solution.sd, lambda x, **k: solution.sample(x, 2, **k)):
+        with pytest.raises(ConfigurationError, match="derivative"):
+            ask(x, derivative=derivative)
+    with pytest.raises(ConfigurationError, match="derivative"):
+        solution.on_grid([x], derivative=derivative)
