@@ -16,6 +16,8 @@ from probkit.validation import check_quantile
 
 __all__ = ["DrawsPosterior", "as_numbers"]
 
+_AT_ONCE = 1 << 23
+
 
 @register("probkit.infer.DrawsPosterior")
 class DrawsPosterior:
@@ -81,7 +83,7 @@ class DrawsPosterior:
         for name, value in self.draws.items():
             flat = as_numbers(value.flatten(0, 1))
             levels = torch.as_tensor(given, dtype=flat.dtype, device=flat.device)
-            result[name] = torch.quantile(flat, levels, dim=0)
+            result[name] = _quantile(flat, levels)
         return result
 
     def sample(self, num_samples: int, generator: torch.Generator) -> dict[str, Tensor]:
@@ -107,6 +109,14 @@ class DrawsPosterior:
         """Rebuild from a manifest's spec and the saved tensors."""
         draws = {name: tensors[f"draws.{name}"] for name in spec["sites"]}
         return cls(draws, dims=spec["dims"], coords=spec["coords"])
+
+
+def _quantile(draws: Tensor, levels: Tensor) -> Tensor:
+    """Along the first dimension; some columns at a time, since PyTorch takes 16 million numbers."""
+    columns = draws.reshape(len(draws), -1)
+    parts = columns.split(max(_AT_ONCE // len(draws), 1), 1)
+    found = torch.cat([torch.quantile(part, levels, dim=0) for part in parts], -1)
+    return found.reshape(*levels.shape, *draws.shape[1:])
 
 
 def as_numbers(draws: Tensor) -> Tensor:

@@ -34,7 +34,7 @@ from probkit.pde.settings import SolverSettings
 from probkit.pde.spectrum import SpectralPrior, density_scales
 from probkit.pde.validation import check_problem, on_points
 from probkit.random import Seed, as_generator
-from probkit.validation import require_positive
+from probkit.validation import require_whole
 
 __all__ = ["InverseSolver"]
 
@@ -91,7 +91,7 @@ class InverseSolver:
     max_features: int = 600
 
     def __post_init__(self) -> None:
-        require_positive(self, "num_scans", "max_features")
+        require_whole(self, "num_scans", "max_features")
         if self.extension < 1:
             raise ConfigurationError(
                 message(

@@ -27,8 +27,8 @@ _CHOICES = {
 _MANY = 10_000_000
 _COMPONENT = "_component"
 """ends the name of the dimension of a mode's components"""
-_RESERVED = ("draw", "chain", ".")
-"""dimensions of every data tree, and the name that files give to a group itself"""
+_NO_NAME = "."
+"""what files call a group itself"""
 
 
 def check_settings(model: FunctionalTucker) -> None:
@@ -93,7 +93,7 @@ def check_names(names: Sequence[str] | None, num_modes: int) -> None:
         if name in known[:place]:
             raise _bad_name("Two columns have the same name", name, known)
         component = name.endswith(_COMPONENT) and name.removesuffix(_COMPONENT) in known
-        if name in _RESERVED or "/" in name or component:
+        if name == _NO_NAME or component:
             raise _bad_name("A result could not be saved with this name of a column", name, known)
 
 
@@ -103,9 +103,8 @@ def _bad_name(what: str, name: object, names: Sequence[object]) -> Configuration
             what,
             where="input_names",
             got=f"{name!r} among {names}",
-            expected="different texts without '/', none of them "
-            + ", ".join(map(repr, _RESERVED))
-            + " or another name with '_component' after it",
+            expected=f"different texts, none of them {_NO_NAME!r} or another name with "
+            f"{_COMPONENT!r} after it",
             remedy="rename the column, or give input_names",
         )
     )
