@@ -116,7 +116,7 @@ def _quantile(draws: Tensor, levels: Tensor) -> Tensor:
     columns = draws.reshape(len(draws), -1)
     parts = columns.split(max(_AT_ONCE // len(draws), 1), 1)
     found = torch.cat([torch.quantile(part, levels, dim=0) for part in parts], -1)
-    return found.reshape(*levels.shape, *draws.shape[1:])
+    return found.reshape((*levels.shape, *draws.shape[1:]))
 
 
 def as_numbers(draws: Tensor) -> Tensor:

@@ -57,7 +57,9 @@ def test_one_float32_number_for_all_draws_is_told():
 def test_quantiles_of_many_unknowns_are_taken_in_parts(monkeypatch):
     generator = torch.Generator().manual_seed(0)
     draws = torch.randn(2, 50, 3, 4, generator=generator, dtype=torch.float64)
-    whole = torch.quantile(draws.flatten(0, 1), torch.tensor([0.1, 0.9]).double(), dim=0)
+    whole = torch.quantile(
+        draws.flatten(0, 1), torch.tensor([0.1, 0.9], dtype=torch.float64), dim=0
+    )
     monkeypatch.setattr("probkit.infer.posterior._AT_ONCE", 500)  # five columns of 100 draws
     posterior = DrawsPosterior({"x": draws})
     assert torch.equal(posterior.quantile([0.1, 0.9])["x"], whole)
