@@ -16,9 +16,8 @@ from probkit.linalg.kronecker_sum import mode_product
 from probkit.pde.grid_basis import GridBasis
 from probkit.pde.grid_spread import Spread, spread_from
 from probkit.pde.harmonics import Harmonics
-from probkit.pde.posterior import normal_quantiles
+from probkit.pde.posterior import ReportsAtPoints
 from probkit.pde.spectrum import Band
-from probkit.validation import check_quantile
 
 __all__ = ["GridPosterior"]
 
@@ -27,7 +26,7 @@ _REPORTED = 2500
 
 
 @register("probkit.pde.GridPosterior")
-class GridPosterior:
+class GridPosterior(ReportsAtPoints):
     """Gaussian posterior of u = sum Z_j q_j1(x_1) .. q_jd(x_d).
 
     ``mean`` and its like, and saved files, report u on a thinned grid of about 2500 points;
@@ -60,8 +59,8 @@ class GridPosterior:
         self, x: Float[Tensor, "n d"], *, derivative: Sequence[int] | None = None
     ) -> dict[str, Tensor]:
         """Mean and standard deviation of u, or of a derivative of u, at points."""
-        rows = self._rows(x, derivative)
-        return {"mean": self.mean_at(x, derivative=derivative), "sd": self._sd(rows)}
+        sd = self.spread.variance(self._rows(x, derivative)).clamp(min=0).sqrt()
+        return {"mean": self.mean_at(x, derivative=derivative), "sd": sd}
 
     def mean_at(
         self, x: Float[Tensor, "n d"], *, derivative: Sequence[int] | None = None
@@ -93,28 +92,6 @@ class GridPosterior:
         draws = self.coefficients + self.spread.sample(num_samples, generator)
         found = [_contract(draws, self._rows(part, derivative)) for part in x.split(_CHUNK)]
         return torch.cat(found, 1)
-
-    def mean(self) -> dict[str, Tensor]:
-        """Posterior mean of u at the reported points."""
-        return {"u": self.mean_at(self.points)}
-
-    def sd(self) -> dict[str, Tensor]:
-        """Posterior standard deviation of u at the reported points."""
-        return {"u": self._sd(self._rows(self.points, None))}
-
-    def quantile(self, q: float | Sequence[float]) -> dict[str, Tensor]:
-        """Quantiles of u at the reported points; a sequence adds a leading dimension.
-
-        Raises:
-            ConfigurationError: a level that is no probability strictly between 0 and 1.
-        """
-        check_quantile("q", q)  # before the work of the moments
-        found = self.predict(self.points)
-        return {"u": normal_quantiles(found["mean"], found["sd"], q)}
-
-    def sample(self, num_samples: int, generator: torch.Generator) -> dict[str, Tensor]:
-        """Draws of u at the reported points."""
-        return {"u": self.sample_at(self.points, num_samples, generator)}
 
     def spectra(self) -> list[Tensor]:
         """For each side, the prior variance of every harmonic (constant, cosines, sines)."""
@@ -151,9 +128,6 @@ class GridPosterior:
         prefix = "spread."
         own = {n[len(prefix) :]: t for n, t in tensors.items() if n.startswith(prefix)}
         return cls(bases, tensors["mean"], spread_from(spec["spread"], own))
-
-    def _sd(self, rows: Sequence[Tensor]) -> Tensor:
-        return self.spread.variance(rows).clamp(min=0).sqrt()
 
     def _rows(self, x: Tensor, derivative: Sequence[int] | None) -> list[Tensor]:
         orders = derivative or (0,) * len(self.bases)

@@ -17,7 +17,7 @@ from probkit.linalg.whitened import WhitenedPosterior
 from probkit.pde.harmonics import Harmonics, product_rows
 from probkit.validation import check_quantile
 
-__all__ = ["HarmonicPosterior", "normal_quantiles"]
+__all__ = ["HarmonicPosterior", "ReportsAtPoints", "normal_quantiles"]
 
 
 def normal_quantiles(
@@ -38,8 +38,62 @@ def normal_quantiles(
     return mean + score.reshape(*score.shape, *[1] * mean.dim()) * sd
 
 
+class ReportsAtPoints:
+    """Moments, quantiles and draws of u at ``points``, by what a posterior says of any points."""
+
+    @property
+    def points(self) -> Float[Tensor, "n d"]:
+        """Where the moments are reported."""
+        raise NotImplementedError
+
+    def predict(
+        self, x: Float[Tensor, "n d"], *, derivative: Sequence[int] | None = None
+    ) -> dict[str, Tensor]:
+        """Mean and standard deviation of u, or of a derivative of u, at points."""
+        raise NotImplementedError
+
+    def mean_at(
+        self, x: Float[Tensor, "n d"], *, derivative: Sequence[int] | None = None
+    ) -> Float[Tensor, " n"]:
+        """Mean of u, or of a derivative, at points."""
+        raise NotImplementedError
+
+    def sample_at(
+        self,
+        x: Float[Tensor, "n d"],
+        num_samples: int,
+        generator: torch.Generator,
+        *,
+        derivative: Sequence[int] | None = None,
+    ) -> Float[Tensor, "num_samples n"]:
+        """Joint draws of u, or of a derivative, at points."""
+        raise NotImplementedError
+
+    def mean(self) -> dict[str, Tensor]:
+        """Posterior mean of u at the reported points."""
+        return {"u": self.mean_at(self.points)}
+
+    def sd(self) -> dict[str, Tensor]:
+        """Posterior standard deviation of u at the reported points."""
+        return {"u": self.predict(self.points)["sd"]}
+
+    def quantile(self, q: float | Sequence[float]) -> dict[str, Tensor]:
+        """Quantiles of u at the reported points; a sequence adds a leading dimension.
+
+        Raises:
+            ConfigurationError: a level that is no probability strictly between 0 and 1.
+        """
+        check_quantile("q", q)  # before the work of the moments
+        found = self.predict(self.points)
+        return {"u": normal_quantiles(found["mean"], found["sd"], q)}
+
+    def sample(self, num_samples: int, generator: torch.Generator) -> dict[str, Tensor]:
+        """Draws of u at the reported points."""
+        return {"u": self.sample_at(self.points, num_samples, generator)}
+
+
 @register("probkit.pde.HarmonicPosterior")
-class HarmonicPosterior:
+class HarmonicPosterior(ReportsAtPoints):
     """Gaussian posterior of u = sum_j x_j phi_j.
 
     Args:
@@ -51,7 +105,12 @@ class HarmonicPosterior:
     def __init__(
         self, sides: Sequence[Harmonics], weights: WhitenedPosterior, points: Float[Tensor, "n d"]
     ) -> None:
-        self.sides, self.weights, self.points = list(sides), weights, points
+        self.sides, self.weights, self._points = list(sides), weights, points
+
+    @property
+    def points(self) -> Float[Tensor, "n d"]:
+        """The collocation points."""
+        return self._points
 
     def predict(
         self, x: Float[Tensor, "n d"], *, derivative: Sequence[int] | None = None
@@ -97,28 +156,6 @@ class HarmonicPosterior:
     ) -> Float[Tensor, "num_samples n"]:
         """Joint draws of u, or of a derivative, at points."""
         return self.weights.sample(num_samples, generator) @ self._rows(x, derivative).mT
-
-    def mean(self) -> dict[str, Tensor]:
-        """Posterior mean of u at the collocation points."""
-        return {"u": self.predict(self.points)["mean"]}
-
-    def sd(self) -> dict[str, Tensor]:
-        """Posterior standard deviation of u at the collocation points."""
-        return {"u": self.predict(self.points)["sd"]}
-
-    def quantile(self, q: float | Sequence[float]) -> dict[str, Tensor]:
-        """Quantiles of u at the collocation points; a sequence adds a leading dimension.
-
-        Raises:
-            ConfigurationError: a level that is no probability strictly between 0 and 1.
-        """
-        check_quantile("q", q)  # before the work of the moments
-        found = self.predict(self.points)
-        return {"u": normal_quantiles(found["mean"], found["sd"], q)}
-
-    def sample(self, num_samples: int, generator: torch.Generator) -> dict[str, Tensor]:
-        """Draws of u at the collocation points."""
-        return {"u": self.sample_at(self.points, num_samples, generator)}
 
     def spec(self) -> dict[str, Any]:
         """What ``from_spec`` needs besides the tensors."""
