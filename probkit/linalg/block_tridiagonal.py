@@ -17,6 +17,7 @@ from torch import Tensor
 from probkit.errors import ShapeError, message
 from probkit.linalg.cyclic_reduction import CyclicReduction, factorize
 from probkit.linalg.log_normalizer import log_normalizer
+from probkit.linalg.vector_sides import solve_sides
 
 __all__ = ["BlockTridiagonalLinearOperator"]
 
@@ -66,11 +67,7 @@ class BlockTridiagonalLinearOperator(LinearOperator):
 
     def solve(self, right_tensor: Tensor, left_tensor: Tensor | None = None) -> Tensor:
         """``J^-1 right``, or ``left J^-1 right``."""
-        is_vector = right_tensor.dim() == 1
-        solution = self._solve(right_tensor.unsqueeze(-1) if is_vector else right_tensor)
-        if left_tensor is not None:
-            solution = left_tensor @ solution
-        return solution.squeeze(-1) if is_vector else solution
+        return solve_sides(self._solve, right_tensor, left_tensor)
 
     def logdet(self) -> Float[Tensor, "*batch"]:
         """``log det J``, exact, with the closed-form gradient."""

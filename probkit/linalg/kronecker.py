@@ -20,6 +20,7 @@ from torch import Tensor
 
 from probkit.errors import NotPositiveDefiniteError, ShapeError, message
 from probkit.linalg.mode_products import mode_products, outer
+from probkit.linalg.vector_sides import solve_sides
 
 __all__ = ["KroneckerLinearOperator", "KroneckerPlusDiagonal"]
 
@@ -92,11 +93,7 @@ class KroneckerLinearOperator(LinearOperator):
 
     def solve(self, right_tensor: Tensor, left_tensor: Tensor | None = None) -> Tensor:
         """``K^-1 right``, or ``left K^-1 right``."""
-        is_vector = right_tensor.dim() == 1
-        solution = self._solve(right_tensor.unsqueeze(-1) if is_vector else right_tensor)
-        if left_tensor is not None:
-            solution = left_tensor @ solution
-        return solution.squeeze(-1) if is_vector else solution
+        return solve_sides(self._solve, right_tensor, left_tensor)
 
     def logdet(self) -> Tensor:
         """log of the absolute determinant, real, (*batch)."""

@@ -27,6 +27,7 @@ from linear_operator.operators import DiagLinearOperator, LinearOperator
 from torch import Tensor
 
 from probkit.errors import NotPositiveDefiniteError, ShapeError, message
+from probkit.linalg.vector_sides import solve_sides
 
 __all__ = ["SemiseparableLinearOperator"]
 
@@ -99,11 +100,7 @@ class SemiseparableLinearOperator(LinearOperator):
         Raises:
             NotPositiveDefiniteError: K is not positive definite.
         """
-        is_vector = right_tensor.dim() == 1
-        solution = self._solve(right_tensor.unsqueeze(-1) if is_vector else right_tensor)
-        if left_tensor is not None:
-            solution = left_tensor @ solution
-        return solution.squeeze(-1) if is_vector else solution
+        return solve_sides(self._solve, right_tensor, left_tensor)
 
     def logdet(self) -> Float[Tensor, "*batch"]:
         """log det K."""
