@@ -154,7 +154,7 @@ def test_bad_series(y, times, error, words):
 
 
 def test_bad_settings():
-    with pytest.raises(ConfigurationError, match="must be said"):
+    with pytest.raises(ConfigurationError, match="expected one of levels, increments"):
         HurstModel("prices")
     with pytest.raises(ConfigurationError, match="property of levels"):
         HurstModel("increments", reversion=True)
