@@ -196,12 +196,15 @@ class FitResult:
         return save_parts(Path(directory), self.posterior, record, tree, importance=extra)
 
     @classmethod
-    def load(cls, directory: str | Path, *, expect: type | None = None) -> FitResult:
+    def load(
+        cls, directory: str | Path, *, expect: type | tuple[type, ...] | None = None
+    ) -> FitResult:
         """Read a result written by :meth:`save`; neither model nor data are needed.
 
         Args:
             directory: what :meth:`save` wrote.
-            expect: the class that the posterior must have, for who can use no other.
+            expect: the class that the posterior must have, or several to choose from, for who can
+                use no other.
 
         Raises:
             CheckpointError: missing or damaged files, a newer format, or a posterior of another
@@ -209,12 +212,13 @@ class FitResult:
         """
         posterior, record, extra = load_parts(Path(directory))
         if expect is not None and not isinstance(posterior, expect):
+            classes = expect if isinstance(expect, tuple) else (expect,)
             raise CheckpointError(
                 message(
                     "The result is of another model",
                     where=str(directory),
                     got=type(posterior).__name__,
-                    expected=expect.__name__,
+                    expected=" or ".join(kind.__name__ for kind in classes),
                     remedy="load it with the class that saved it, or with FitResult.load",
                 )
             )

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from dataclasses import asdict
 from typing import Any
@@ -38,26 +39,27 @@ def normal_quantiles(
     return mean + score.reshape(*score.shape, *[1] * mean.dim()) * sd
 
 
-class ReportsAtPoints:
+class ReportsAtPoints(ABC):
     """Moments, quantiles and draws of u at ``points``, by what a posterior says of any points."""
 
     @property
+    @abstractmethod
     def points(self) -> Float[Tensor, "n d"]:
         """Where the moments are reported."""
-        raise NotImplementedError
 
+    @abstractmethod
     def predict(
         self, x: Float[Tensor, "n d"], *, derivative: Sequence[int] | None = None
     ) -> dict[str, Tensor]:
         """Mean and standard deviation of u, or of a derivative of u, at points."""
-        raise NotImplementedError
 
+    @abstractmethod
     def mean_at(
         self, x: Float[Tensor, "n d"], *, derivative: Sequence[int] | None = None
     ) -> Float[Tensor, " n"]:
         """Mean of u, or of a derivative, at points."""
-        raise NotImplementedError
 
+    @abstractmethod
     def sample_at(
         self,
         x: Float[Tensor, "n d"],
@@ -67,7 +69,6 @@ class ReportsAtPoints:
         derivative: Sequence[int] | None = None,
     ) -> Float[Tensor, "num_samples n"]:
         """Joint draws of u, or of a derivative, at points."""
-        raise NotImplementedError
 
     def mean(self) -> dict[str, Tensor]:
         """Posterior mean of u at the reported points."""

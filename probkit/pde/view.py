@@ -11,7 +11,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from probkit.errors import CheckpointError, ExtrapolationWarning, ShapeError, message
+from probkit.errors import ExtrapolationWarning, ShapeError, message
 from probkit.infer import FitResult
 from probkit.pde.door import check_derivative
 from probkit.validation import as_real, check_finite
@@ -55,18 +55,7 @@ class SolutionView:
         Raises:
             CheckpointError: missing or damaged files, or the result of another model.
         """
-        result = FitResult.load(directory)
-        if not isinstance(result.posterior, cls._posteriors):
-            raise CheckpointError(
-                message(
-                    "The result is of another model",
-                    where=str(directory),
-                    got=type(result.posterior).__name__,
-                    expected="one of " + ", ".join(kind.__name__ for kind in cls._posteriors),
-                    remedy="load it with the class that saved it, or with FitResult.load",
-                )
-            )
-        return cls(result)
+        return cls(FitResult.load(directory, expect=cls._posteriors))
 
     @property
     def _sides(self) -> list[Any]:

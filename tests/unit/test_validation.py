@@ -1,7 +1,6 @@
 """The checks at the door that all families share."""
 
 import math
-import warnings
 
 import numpy as np
 import pyro
@@ -205,9 +204,7 @@ def test_levels_beyond_the_ends_are_refused_by_every_posterior():
     draws = DrawsPosterior({"x": torch.arange(6.0).reshape(1, 6)})
     assert draws.quantile([0.0, 1.0])["x"].tolist() == [0.0, 5.0]
     problem = simulate_recovery(num_atoms=3, num_measurements=(2, 2), num_nonzero=1, seed=1)
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")
-        sparse = KroneckerSBL().fit(problem.y, problem.dictionaries).result_
+    sparse = KroneckerSBL().fit(problem.y, problem.dictionaries).result_
     for call in (draws.quantile, sparse.posterior.quantile, sparse.posterior.interval):
         for level in (1.5, "0.5"):
             with pytest.raises(ConfigurationError, match="got .*expected"):
